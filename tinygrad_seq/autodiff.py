@@ -1,0 +1,379 @@
+"""The chain rule: one reverse sweep over the tape, and the questions that it answers.
+
+    g(x) = sum over the uses of x of  rule(g(y), y, ..., x, ...)        y: the result of the use
+
+Nodes are visited from the youngest to the oldest, so a node has received everything before it sends anything. On bare arrays
+the sweep makes no nodes; with create_graph=True the same rules run on values, and the gradient is itself a graph.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from heapq import heappop, heappush
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import backend, errors, guards
+from .errors import GraphError, ShapeError, message
+from .frames import Frame, thread
+from .graph import Deferred, MultiNode, Node, Output, Value, box, node_of, raw, require_recorded, toposort
+
+Targets = dict[Node, dict[int, Any]]  # node -> output index -> the gradient found (None: it never arrived)
+
+
+class Step(NamedTuple):
+    """One step of the reverse sweep: a node, the gradient that arrived, and what it sends to each of its arguments."""
+
+    node: Node
+    gradient: Any
+    contributions: list[Any]  # beside node.args; None where no gradient is asked
+
+
+def sweep(
+    outputs: Sequence[Value],
+    cotangents: Sequence[Any],
+    targets: Targets | None = None,
+    *,
+    through: bool = True,
+    create_graph: bool = False,
+    watch: bool = False,
+) -> Iterator[Step]:
+    """Differentiate the outputs, weighted by their cotangents, in reverse.
+
+    Without targets, gradients are added to the `.grad` of the leaves. With targets, only nodes on a path to one are visited, and
+    each target's gradient is put into the dict; through=False ends the walk there. watch=True yields every step.
+    """
+    useful = None if targets is None else _on_a_path(outputs, targets)
+    heap: list[tuple[int, Node]] = []  # youngest first
+    grads: dict[Node, Any] = {}  # what has arrived so far
+    ours: set[Node] = set()  # whose array in `grads` nobody else holds: it is added to in place
+    frames: dict[Frame | None, Frame] = {}
+    modes = thread.modes
+    anomaly, ndarray = modes.anomaly, np.ndarray
+    outer = modes.record, modes.frame
+    modes.record = create_graph
+    try:
+        for value, cotangent in zip(outputs, cotangents, strict=True):
+            assert value.node is not None
+            if useful is None or value.node in useful:
+                at = Output(value.node, value.index) if type(value.node) is MultiNode else value.node
+                _arrive(at, value.node, cotangent, grads, heap)
+        while heap:
+            node = heappop(heap)[1]
+            prim = node.prim
+            g = grads.pop(node)
+            if type(g) is not ndarray or g.dtype is not node.dtype:
+                g = _settle(node, g)
+            if node.notes is not None:
+                g = _notify(node, g, owned=node in ours, keep=targets is None, create_graph=create_graph)
+            if targets is not None and node in targets:
+                for index in targets[node]:
+                    targets[node][index] = g[index] if isinstance(g, tuple) else g
+                if not through:
+                    continue
+            if prim is None:
+                if watch:
+                    yield from _pause(Step(node, g, []), outer)
+                continue
+            if node.order < guards.last_write:
+                guards.check_unwritten(node)
+            if create_graph:
+                y, inputs = _as_values(node)
+                if node.frame not in frames:
+                    frames[node.frame] = _backward_twin(node.frame)
+                modes.frame = frames[node.frame]
+            else:
+                y, inputs = (node if node.out is None else node.out), node.raw
+            params, edge, whole = node.params, prim.edge, prim.backward
+            if whole is None:
+                rows: Any = prim.rows or _no_rule(node)
+            elif prim.saves:
+                rows = whole(g, y, node.saved, *inputs, **params)
+            else:
+                rows = whole(g, y, *inputs, **params)
+            contributions: list[Any] = []
+            for a, row, x in zip(node.args, rows, node.raw):  # noqa: B905 (defvjp counted the rows)
+                q = None if row is None else a if type(a) is Node else node_of(a)
+                if q is None or (useful is not None and q not in useful):
+                    contributions.append(None)
+                    continue
+                c = row(g, y, *inputs, **params) if whole is None else row
+                if edge is not None and c.shape != x.shape:
+                    c = edge(c, x.shape)
+                if watch or anomaly:
+                    c = c.write_out(x) if isinstance(c, Deferred) else c
+                    contributions.append(c)
+                    if anomaly:
+                        _check(node, contributions, g)
+                if create_graph or isinstance(c, Deferred) or type(q) is MultiNode:
+                    _arrive(a, q, c, grads, heap)
+                elif q not in grads:
+                    grads[q] = c
+                    heappush(heap, (-q.order, q))
+                elif q in ours:
+                    grads[q] += c
+                else:
+                    grads[q] = grads[q] + c
+                    ours.add(q)
+            if watch:
+                yield from _pause(Step(node, g, contributions), outer)
+                modes.record = create_graph
+    finally:
+        modes.record, modes.frame = outer
+
+
+def _pause(step: Step, outer: tuple[bool, Frame | None]) -> Iterator[Step]:
+    """Hand a step to the reader in the modes that were on outside the sweep."""
+    thread.modes.record, thread.modes.frame = outer
+    yield step
+
+
+def _on_a_path(outputs: Sequence[Value], targets: Targets) -> set[Node]:
+    """The nodes between the outputs and a target, both included."""
+    useful = set(targets)
+    for node in toposort(outputs, after=min(node.order for node in targets)):
+        if any(node_of(a) in useful for a in node.args):
+            useful.add(node)
+    return useful
+
+
+class _Pending:
+    """What has arrived at a value while some of it is deferred."""
+
+    __slots__ = ("kind", "like", "parts", "total")
+
+    def __init__(self, total: Any, like: Any):
+        self.total, self.like, self.kind = total, like, Deferred
+        self.parts: list[Deferred] = []
+
+    def __add__(self, c: Any) -> _Pending:
+        if type(c) is not self.kind or len(self.parts) >= c.chunk:
+            self.settle()
+            if not isinstance(c, Deferred):
+                self.total = c if self.total is None else self.total + c
+                return self
+            self.kind = type(c)
+        self.parts.append(c)
+        return self
+
+    def settle(self) -> Any:
+        if self.parts:
+            summed = self.kind.sum_of(self.parts, self.like)
+            self.total = summed if self.total is None else self.total + summed
+            self.parts = []
+        return self.total
+
+
+def _arrive(at: Node | Output, node: Node, c: Any, grads: dict[Node, Any], heap: list[tuple[int, Node]]) -> None:
+    """Add the cotangent `c` to what has arrived at `at`, an output of `node`: the general case, which the sweep shortens for plain arrays."""
+    before = grads.get(node)
+    if before is None:
+        heappush(heap, (-node.order, node))
+    if type(node) is MultiNode:
+        assert isinstance(at, Output)
+        slots = grads[node] = before or [None] * len(node.shape)
+        slots[at.index] = _joined(slots[at.index], c, at)
+    elif type(before) is _Pending:
+        before + c
+    else:
+        grads[node] = _joined(before, c, at)
+
+
+def _joined(before: Any, c: Any, at: Node | Output) -> Any:
+    if isinstance(c, Deferred) and type(before) is not _Pending:
+        return _Pending(before, at) + c
+    return c if before is None else before + c
+
+
+def _settle(node: Node, g: Any) -> Any:
+    """What has arrived at a node, complete: one array or a tuple of them, in the dtype of the node's output."""
+    if type(g) is list:
+        return tuple(None if part is None else _settled(part, dtype) for part, dtype in zip(g, node.dtype, strict=True))
+    return _settled(g, node.dtype)
+
+
+def _settled(g: Any, dtype: Any) -> Any:
+    if type(g) is _Pending:
+        g = g.settle()
+    return g if g.dtype == dtype else g.astype(dtype)
+
+
+def _as_values(node: Node) -> tuple[Any, list[Any]]:
+    """The output and the arguments of a node as values again, to record its derivative. What was dropped stays its node."""
+    outs = node.out if type(node) is MultiNode else (node.out,)
+    y = node if node.out is None else tuple(box(o, node, i) for i, o in enumerate(outs)) if type(node) is MultiNode else box(node.out, node)
+    inputs = []
+    for a, x in zip(node.args, node.raw, strict=True):
+        if x is a:  # a constant, or dropped
+            inputs.append(x)
+        elif isinstance(a, Output):
+            inputs.append(box(x, a.node, a.index))
+        else:
+            inputs.append(box(x, a) if isinstance(a, Node) else a)
+    return y, inputs
+
+
+def _notify(node: Node, g: Any, *, owned: bool, keep: bool, create_graph: bool) -> Any:
+    """Call the hooks of a node on what arrived, which they may replace, and keep it where somebody asked for it."""
+    parts = list(g) if isinstance(g, tuple) else [g]
+    for index, note in (node.notes or {}).items():
+        part = parts[index]
+        if part is None:
+            continue
+        for hook in tuple(note.hooks.values()):
+            given = part if isinstance(part, Value) else box(_array(part), None)
+            answer = hook(given)
+            if answer is not None:
+                check_cotangent("a gradient hook", answer, part)
+                part, owned = (answer if create_graph and isinstance(answer, Value) else raw(answer)), False
+                if create_graph and not isinstance(part, Value):
+                    part = box(_array(part), None)
+        parts[index] = part
+        if keep and note.keep:
+            if isinstance(part, Value):
+                note.grad = part if note.grad is None else note.grad + part
+            elif note.grad is None:
+                note.grad = box(_array(part) if owned else _array(part).copy(), None)
+            else:
+                note.grad = box(_array(note.grad._data + part), None)
+    return tuple(parts) if isinstance(g, tuple) else parts[0]
+
+
+def _array(x: Any) -> Any:
+    return x if backend.is_array(x) else np.asarray(x)
+
+
+def _backward_twin(frame: Frame | None) -> Frame:
+    """The frame of what a gradient records: the coordinates of the forward node, marked backward."""
+    if frame is None:
+        return Frame(None, None, backward=True)
+    return Frame(frame.parent, frame.owner, frame.step, backward=True)
+
+
+def _check(node: Node, contributions: list[Any], g: Any) -> None:
+    """Anomaly mode: the contribution just made, the last of the list, must be finite."""
+    assert node.prim is not None
+    label = guards.labels(node.prim, node.args)[len(contributions) - 1]
+    incoming = [raw(part) for part in (g if isinstance(g, tuple) else (g,)) if part is not None]
+    guards.check_backward(node, label, incoming, raw(contributions[-1]))
+
+
+def _no_rule(node: Node) -> Sequence[Any]:
+    assert node.prim is not None
+    raise GraphError(
+        message(
+            f"{node.prim.name}: no derivative is defined for this op",
+            where=str(node.frame or ""),
+            do=f"state it: defvjp({node.prim.name}, lambda g, y, {', '.join(node.prim.names)}: ...), or call the op inside no_grad()",
+        )
+    )
+
+
+# ---- The questions ----------------------------------------------------------------------------------------------------------------
+
+
+def backward(outputs: Value | Sequence[Value], gradient: Any = None, *, create_graph: bool = False) -> None:
+    """Add the derivative of the outputs to the `.grad` of every leaf that they depend on.
+
+    gradient: the cotangent of a non-scalar output, of its shape (for several outputs a sequence). create_graph: record the gradients,
+    to differentiate them again. The graph lives on as long as you hold it; calling twice adds twice.
+    """
+    values, cotangents = _prepare("backward", outputs, gradient, create_graph)
+    deque(sweep(values, cotangents, create_graph=create_graph), maxlen=0)
+
+
+def grad(
+    outputs: Value | Sequence[Value],
+    inputs: Value | Sequence[Value],
+    cotangents: Any = None,
+    *,
+    create_graph: bool = False,
+    allow_unused: bool = False,
+) -> Any:
+    """The derivative of the outputs with respect to the inputs, which may be leaves or intermediate tensors.
+
+        grad(y, x, u) = u^T dy/dx
+
+    Touches no `.grad` and visits only what lies between. One tensor for one input, a tuple for a sequence of them. An input that
+    the outputs do not depend on is an error, or None with allow_unused=True.
+    """
+    values, seeds = _prepare("grad", outputs, cotangents, create_graph)
+    several = not isinstance(inputs, Value)
+    wanted: Sequence[Value] = inputs if several else [inputs]  # type: ignore[assignment,list-item]
+    targets: Targets = {}
+    for x in wanted:
+        targets.setdefault(require_recorded(x, "grad: an input"), {})[x.index] = None
+    if targets:
+        deque(sweep(values, seeds, targets, create_graph=create_graph), maxlen=0)
+    found = [targets[x.node][x.index] for x in wanted if x.node is not None]
+    for position, (x, g) in enumerate(zip(wanted, found, strict=True)):
+        if g is None and not allow_unused:
+            raise GraphError(
+                message(
+                    f"grad: the outputs do not depend on input {position} ({x.name or errors.describe(x._data)})",
+                    expected="inputs that the outputs were computed from",
+                    do="leave it out, or pass allow_unused=True to get None for it",
+                )
+            )
+    result = tuple(g if g is None or isinstance(g, Value) else box(_array(g), None) for g in found)
+    return result if several else result[0]
+
+
+def steps_of_backward(outputs: Value | Sequence[Value], gradient: Any = None, *, targets: Targets | None = None) -> Iterator[Step]:
+    """The reverse sweep as an iterator of (node, incoming gradient, contributions): the stream that readers consume.
+
+    Touches no `.grad` unless it is exhausted; raw arrays throughout. Every contribution stands beside its argument in `node.args`.
+    """
+    values, cotangents = _prepare("steps_of_backward", outputs, gradient, False)
+    return sweep(values, cotangents, targets, watch=True)
+
+
+def _prepare(who: str, outputs: Any, cotangents: Any, create_graph: bool) -> tuple[list[Value], list[Any]]:
+    """Outputs as a list, and a cotangent of the right shape and dtype for each."""
+    several = not isinstance(outputs, Value)
+    values = list(outputs) if several else [outputs]
+    given = [None] * len(values) if cotangents is None else list(cotangents) if several else [cotangents]
+    if len(given) != len(values):
+        raise ShapeError(message(f"{who}: {len(given)} cotangents for {len(values)} outputs", expected="one for each output"))
+    seeds = []
+    for value, cotangent in zip(values, given, strict=True):
+        require_recorded(value, who)
+        data = value._data
+        if cotangent is None:
+            if data.size != 1:
+                raise GraphError(
+                    message(
+                        f"{who}: the output {errors.describe(data)} is no scalar",
+                        expected="a scalar, such as a loss, or a cotangent of the output's shape",
+                        do="sum() or mean() it first, or pass gradient=",
+                    )
+                )
+            cotangent = np.ones_like(data)
+        else:
+            check_cotangent(who, cotangent, data)
+        seed = cotangent if isinstance(cotangent, Value) else box(_like(cotangent, data), None)
+        seeds.append(seed if create_graph else _like(seed._data, data))
+    return values, seeds
+
+
+def _like(x: Any, data: Any) -> Any:
+    return x if backend.is_array(x) and x.dtype == data.dtype else backend.array_module(data).asarray(x, dtype=data.dtype)
+
+
+def check_cotangent(who: str, cotangent: Any, data: Any) -> None:
+    """Raise unless the cotangent fits the array that it is the gradient of, in shape and device."""
+    array = raw(cotangent)
+    shape = array.shape if backend.is_array(array) else np.shape(array)
+    if shape != data.shape:
+        raise ShapeError(
+            message(f"{who}: the gradient has shape {shape}", expected=f"{data.shape}, the shape of what it is the gradient of")
+        )
+    if backend.is_array(array) and backend.array_module(array) is not backend.array_module(data):
+        raise errors.DeviceError(
+            message(
+                f"{who}: the gradient lives on {backend.device_of(array)}, the output on {backend.device_of(data)}",
+                do="move one of them: x.to(device)",
+            )
+        )

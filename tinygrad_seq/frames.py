@@ -1,0 +1,150 @@
+"""Where on the tape: the modes of this thread, and the frames (module, call, time step) that ops are recorded in.
+
+The engine sets and keeps frames and never reads them; drawing and BPTT analysis hang on them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from functools import wraps
+from typing import Any, TypeVar, cast
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+tick = itertools.count(1).__next__  # the clock of the tape: nodes, frames and writes draw their order from it
+
+
+# ---- Modes: what this thread is doing ---------------------------------------------------------------------------------
+
+
+class Modes:
+    """What one thread is doing: whether ops are recorded, checked for NaN, unfolded; and the frame they are recorded in."""
+
+    __slots__ = ("anomaly", "frame", "record", "stack", "unfolded")
+
+    def __init__(self) -> None:
+        self.record, self.anomaly, self.unfolded = True, False, False
+        self.frame: Frame | None = None
+        self.stack: list[tuple[str, Any]] = []
+
+
+class _Thread(threading.local):
+    def __init__(self) -> None:
+        self.modes = Modes()
+
+
+thread = _Thread()  # thread.modes: the modes of the thread that asks
+
+
+class mode:
+    """One thread-local setting for the length of a `with` block, or of a decorated function or generator."""
+
+    def __init__(self, name: str, value: Any):
+        self.name, self.value = name, value
+
+    def __enter__(self) -> mode:
+        modes = thread.modes
+        modes.stack.append((self.name, getattr(modes, self.name)))
+        setattr(modes, self.name, self.value)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        modes = thread.modes
+        name, outer = modes.stack.pop()
+        setattr(modes, name, outer)
+
+    def __call__(self, f: F) -> F:
+        if f.__code__.co_flags & 0x20:  # a generator function: the mode holds while it runs, not while its caller does
+
+            @wraps(f)
+            def stepped(*args: Any, **kwargs: Any) -> Iterator[Any]:
+                steps, sent = f(*args, **kwargs), None
+                while True:
+                    with self:
+                        try:
+                            item = steps.send(sent)
+                        except StopIteration as stop:
+                            return stop.value
+                    sent = yield item
+
+            return cast(F, stepped)
+
+        @wraps(f)
+        def inside(*args: Any, **kwargs: Any) -> Any:
+            with self:
+                return f(*args, **kwargs)
+
+        return cast(F, inside)
+
+
+# ---- Frames: where on the tape ------------------------------------------------------------------------------------------
+
+
+class Frame:
+    """One coordinate of the tape: inside `parent`, a call of `owner` (a module, or a name), perhaps at time `step`.
+
+    `call` grows with every call, so the calls of one owner within one parent are in order: the k-th of several is step k,
+    and a plain `for` loop over a cell has a time axis without saying so. `backward` marks what a gradient recorded.
+    """
+
+    __slots__ = ("backward", "call", "owner", "parent", "step")
+
+    def __init__(self, parent: Frame | None, owner: Any, step: int | None = None, backward: bool = False):
+        self.parent, self.owner, self.step, self.backward = parent, owner, step, backward
+        self.call = tick()
+
+    def path(self) -> list[Frame]:
+        """The frames from the outermost to this one."""
+        frames: list[Frame] = []
+        frame: Frame | None = self
+        while frame is not None:
+            frames.append(frame)
+            frame = frame.parent
+        return frames[::-1]
+
+    @property
+    def time(self) -> int | None:
+        """The innermost time step that encloses this frame, counted from 1; None outside every loop."""
+        return next((f.step for f in reversed(self.path()) if f.step is not None), None)
+
+    def __str__(self) -> str:
+        names = [f.owner if isinstance(f.owner, str) else type(f.owner).__name__ for f in self.path() if f.owner is not None]
+        return " > ".join(names) + (f", time step t = {self.time}" if self.time is not None else "")
+
+    def __repr__(self) -> str:
+        return f"Frame({self})"
+
+
+class frame:
+    """Record the body of a `with` block in a new frame of `owner`, at time `step` where it is one step of a loop."""
+
+    def __init__(self, owner: Any, step: int | None = None):
+        self.owner, self.step = owner, step
+
+    def __enter__(self) -> Frame:
+        self.outer = thread.modes.frame
+        thread.modes.frame = inner = Frame(self.outer, self.owner, self.step)
+        return inner
+
+    def __exit__(self, *exc: object) -> None:
+        thread.modes.frame = self.outer
+
+
+def steps(xs: Iterable[Any], start: int = 1) -> Iterator[Any]:
+    """Iterate over `xs` and record the body of the loop at time steps `start`, `start + 1`, ...
+
+        for x in tg.steps(xs):
+            h = cell(x, h)
+    """
+    modes, inner = thread.modes, None
+    outer = modes.frame
+    try:
+        for t, x in enumerate(xs, start):
+            inner = modes.frame = Frame(outer, "steps", t)
+            yield x
+            modes.frame = outer
+    finally:
+        if modes.frame is inner:
+            modes.frame = outer

@@ -1,0 +1,45 @@
+"""Broadcasting and its transpose: what an elementwise op stretches, its derivative sums back.
+
+A cotangent that reaches an elementwise op has the shape of the broadcast result. `elementwise` sums it back to each argument's own
+shape at the edge, once for all ops, so that their rules never mention it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..graph import defvjp, primitive
+
+BROADCAST = "shapes that broadcast: counted from the right, each axis equal or 1"
+
+
+@primitive(expects=BROADCAST)
+def broadcast_to(x: Any, /, shape: tuple[int, ...]) -> Any:
+    """The array stretched to `shape`: axes of size 1 repeat, missing axes on the left are new."""
+    return np.broadcast_to(x, shape)
+
+
+@primitive
+def sum_to(x: Any, /, shape: tuple[int, ...]) -> Any:
+    """The array summed down to `shape`, over the axes along which `shape` would be stretched to it."""
+    added = x.ndim - len(shape)
+    if added:
+        x = x.sum(axis=tuple(range(added)))
+    stretched = tuple(i for i, (n, m) in enumerate(zip(x.shape, shape, strict=True)) if m == 1 and n != 1)
+    return x.sum(axis=stretched, keepdims=True) if stretched else x
+
+
+defvjp(broadcast_to, lambda g, y, x, shape: sum_to(g, x.shape))
+defvjp(sum_to, lambda g, y, x, shape: broadcast_to(g, x.shape))
+
+
+def elementwise(f: Callable[..., Any] | None = None, *, differentiable: bool = True, expects: str = BROADCAST) -> Any:
+    """A primitive that acts on each element alone, its arguments broadcast against each other."""
+    if f is None:
+        return lambda h: elementwise(h, differentiable=differentiable, expects=expects)
+    call = primitive(f, differentiable=differentiable, expects=expects)
+    call.primitive.edge = sum_to
+    return call
