@@ -1,0 +1,295 @@
+"""Benchmarks against peers, all in one run: python tools/bench.py SUITE [--runs 5] [--threads 1] [--json FILE].
+
+Every run times the frameworks in turn, round by round in a new order, so that a machine that slows down slows all of them; a run's
+time is the median of its rounds, a ratio is formed within a run, and the table shows the medians over the runs. Before anything is
+timed, all frameworks must agree on the result. The garbage collector stays on, as users have it. A suite is a file bench_SUITE.py
+with a TITLE and `cases()`; a peer that is not installed is reported as missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import gc
+import importlib
+import json
+import os
+import platform
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+OURS = "tinygrad_seq"
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+@dataclass
+class Case:
+    """One problem: how each framework is made to solve it, or why it cannot, and how far the answers may lie apart."""
+
+    name: str
+    frameworks: dict[str, Callable[[], Callable[[], Any]]]  # the name -> set up, and return what is to be timed
+    missing: dict[str, str]
+    tolerance: float
+
+
+# ---- Before NumPy is imported -----------------------------------------------------------------------------------------------------
+
+
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    suites = sorted(path.stem.removeprefix("bench_") for path in HERE.glob("bench_*.py"))
+    parser = argparse.ArgumentParser(description="Benchmarks against peers.")
+    parser.add_argument("suite", choices=suites)
+    parser.add_argument("--runs", type=int, default=5, help="fresh interleaved sets of measurements (default 5)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="time for the rounds of one run of one case (default 2)")
+    parser.add_argument("--threads", type=int, default=1, help="BLAS threads (default 1)")
+    parser.add_argument("--only", default="", help="only these frameworks, separated by commas")
+    parser.add_argument("--cases", default="", help="only the cases whose name contains this")
+    parser.add_argument("--memory", action="store_true", help="also the peak memory of one call, each in its own process (Linux)")
+    parser.add_argument("--json", type=Path, help="write everything measured to this file")
+    parser.add_argument("--keep-coretype", action="store_true", help="respect OPENBLAS_CORETYPE instead of unsetting it")
+    parser.add_argument("--peak-of", help=argparse.SUPPRESS)  # a child of --memory: measure this framework, print bytes
+    return parser.parse_args(argv)
+
+
+def prepare_environment(options: argparse.Namespace) -> str | None:
+    """Fix what BLAS libraries read once, when they load. Returns the OPENBLAS_CORETYPE that the shell had set."""
+    assert "numpy" not in sys.modules
+    for name in THREAD_VARIABLES:
+        os.environ[name] = str(options.threads)
+    coretype = os.environ.get("OPENBLAS_CORETYPE")
+    if not options.keep_coretype:
+        os.environ.pop("OPENBLAS_CORETYPE", None)
+    sys.path[:0] = [str(HERE), str(HERE.parent)]
+    return coretype
+
+
+# ---- The machine --------------------------------------------------------------------------------------------------------------------
+
+
+def processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def blas_kernels() -> list[str]:
+    """The BLAS libraries that are loaded now, with their kernels and threads."""
+    import numpy as np
+
+    try:
+        from threadpoolctl import threadpool_info
+    except ImportError:
+        blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]  # type: ignore[call-overload]
+        return [f"{blas['name']} {blas['version']} as NumPy was built; pip install threadpoolctl tells the kernels in use"]
+    found = []
+    for library in threadpool_info():
+        facts = [library["internal_api"], library.get("version"), library.get("architecture"), f"{library['num_threads']} threads"]
+        found.append(", ".join(str(fact) for fact in facts if fact) + f" ({Path(library['filepath']).parent.name})")
+    return sorted(found)
+
+
+def machine(options: argparse.Namespace, coretype: str | None) -> dict[str, Any]:
+    import numpy as np
+
+    facts = {
+        "processor": f"{processor()}, {os.cpu_count()} cores",
+        "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        "packages": ", ".join(f"{name} {version(name)}" for name in ("numpy", "torch", "autograd", "mygrad")),
+        "threads": str(options.threads),
+        "blas": blas_kernels(),
+    }
+    simd = np.show_config(mode="dicts").get("SIMD Extensions", {})  # type: ignore[call-overload]
+    facts["numpy simd"] = ", ".join(simd.get("found", [])[-3:])
+    if "torch" in sys.modules:
+        import torch
+
+        facts["torch"] = f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+    if coretype:
+        state = "respected" if options.keep_coretype else "unset for this benchmark; --keep-coretype respects it"
+        facts["OPENBLAS_CORETYPE"] = f"{coretype} in this shell, {state}"
+    return facts
+
+
+# ---- Measuring ----------------------------------------------------------------------------------------------------------------------
+
+
+def disagreement(results: dict[str, Any]) -> dict[str, float]:
+    """How far each framework's arrays lie from our own, relative to the largest element."""
+    import numpy as np
+
+    reference = results.get(OURS) or next(iter(results.values()))
+    apart = {}
+    for name, arrays in results.items():
+        assert len(arrays) == len(reference), f"{name} returned {len(arrays)} arrays, expected {len(reference)}"
+        apart[name] = max(
+            float(np.abs(np.subtract(a, b, dtype=np.float64)).max() / np.abs(b).max())
+            for a, b in zip(arrays, reference, strict=True)
+        )
+    return apart
+
+
+def one_run(timed: dict[str, Callable[[], Any]], rounds: int, order: random.Random) -> dict[str, float]:
+    """The median time of each framework over interleaved rounds, in seconds."""
+    times: dict[str, list[float]] = {name: [] for name in timed}
+    names = list(timed)
+    for _ in range(rounds):
+        order.shuffle(names)
+        for name in names:
+            start = time.perf_counter()
+            timed[name]()
+            times[name].append(time.perf_counter() - start)
+    return {name: median(values) for name, values in times.items()}
+
+
+def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
+    """Set up, check that all agree, time: what is known about one case."""
+    timed = {name: set_up() for name, set_up in case.frameworks.items()}
+    apart = disagreement({name: call() for name, call in timed.items()})
+    worst = max(apart, key=lambda name: apart[name])
+    if not apart[worst] <= case.tolerance:
+        raise SystemExit(
+            f"{case.name}: {worst} disagrees by {apart[worst]:.2e} (relative), allowed {case.tolerance:.0e}: nothing timed"
+        )
+    order = random.Random(0)
+    one_round = sum(one_run(timed, 2, order).values())  # also warms up
+    rounds = max(5, round(options.seconds / one_round))
+    runs = [one_run(timed, rounds, order) for _ in range(options.runs)]
+    result: dict[str, Any] = {"case": case.name, "rounds": rounds, "frameworks": {}, "missing": case.missing}
+    for name in timed:
+        facts: dict[str, Any] = {
+            "milliseconds": 1e3 * median(run[name] for run in runs),
+            "milliseconds of each run": [1e3 * run[name] for run in runs],
+            "disagreement": apart[name],
+        }
+        if OURS in timed and name != OURS:
+            ratios = sorted(run[OURS] / run[name] for run in runs)
+            facts["ratio"], facts["ratio range"] = median(ratios), (ratios[0], ratios[-1])
+        result["frameworks"][name] = facts
+    return result
+
+
+# ---- Memory -------------------------------------------------------------------------------------------------------------------------
+
+
+def peak_of_one_call(call: Callable[[], Any]) -> int:
+    """By how many bytes one call raises the resident memory of this process at its peak. Linux only."""
+    call()  # what is set up once stays out of the account
+
+    def status(field: str) -> int:
+        return next(
+            int(line.split()[1]) * 1024 for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field)
+        )
+
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what is free goes back to the system, so that its next use counts
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from here
+    before = status("VmRSS")
+    call()
+    return status("VmHWM") - before
+
+
+def add_peaks(result: dict[str, Any], options: argparse.Namespace) -> None:
+    """Measure every framework in a process of its own, where no other has left free memory about."""
+    for name, facts in result["frameworks"].items():
+        command = [sys.executable, __file__, options.suite, "--cases", result["case"], "--peak-of", name]
+        command += ["--threads", str(options.threads)]
+        answer = subprocess.run(command, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
+        facts["peak bytes"] = int(answer.stdout.split()[-1])
+
+
+# ---- The report ---------------------------------------------------------------------------------------------------------------------
+
+
+def table(results: list[dict[str, Any]]) -> Iterator[str]:
+    """The results as the rows of a Markdown table: our time, then each peer's time and our time relative to it."""
+    names = list(dict.fromkeys(name for result in results for name in [*result["frameworks"], *result["missing"]]))
+    rows = [["case", *names]]
+    for result in results:
+        row = [result["case"]]
+        for name in names:
+            facts = result["frameworks"].get(name)
+            if facts is None:
+                row.append("missing")
+                continue
+            cell = f"{facts['milliseconds']:.2f} ms"
+            if "ratio" in facts:
+                low, high = facts["ratio range"]
+                cell += f", ratio {facts['ratio']:.2f} ({low:.2f}-{high:.2f})"
+            if "peak bytes" in facts:
+                cell += f", {facts['peak bytes'] / 2**20:.1f} MiB"
+            row.append(cell)
+        rows.append(row)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for number, row in enumerate(rows):
+        yield "| " + " | ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) + " |"
+        if number == 0:
+            yield "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+
+
+def chosen(suite: Any, options: argparse.Namespace) -> Iterator[Case]:
+    only = [options.peak_of] if options.peak_of else [name.strip() for name in options.only.split(",") if name.strip()]
+    for case in suite.cases():
+        if options.cases in case.name:
+            case.frameworks = {name: f for name, f in case.frameworks.items() if not only or name in only}
+            case.missing = {name: why for name, why in case.missing.items() if not only or name in only}
+            yield case
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    options = arguments(argv)
+    coretype = prepare_environment(options)
+    suite = importlib.import_module(f"bench_{options.suite}")
+    cases = list(chosen(suite, options))
+    if not any(case.frameworks for case in cases):
+        raise SystemExit(f"no case or framework left: --cases {options.cases!r} --only {options.only!r}")
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_num_threads(options.threads)
+    if options.peak_of:
+        print(peak_of_one_call(cases[0].frameworks[options.peak_of]()))
+        return
+    results = []
+    print(suite.TITLE)
+    facts = machine(options, coretype)
+    for name, fact in facts.items():
+        print(f"  {name}: {'; '.join(fact) if isinstance(fact, list) else fact}")
+    for name, why in cases[0].missing.items():
+        print(f"  missing: {name} ({why})")
+    for case in cases:
+        print(f"measuring {case.name} ...", file=sys.stderr, flush=True)
+        results.append(measure(case, options))
+        if options.memory:
+            add_peaks(results[-1], options)
+    rounds = min(result["rounds"] for result in results)
+    print(
+        f"\nmedian of {options.runs} runs of at least {rounds} interleaved rounds each; ratio = ours / theirs, with its range over the runs\n"
+    )
+    for line in table(results):
+        print(line)
+    if options.json:
+        report = {"suite": options.suite, "title": suite.TITLE, "runs": options.runs, "machine": facts, "results": results}
+        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
