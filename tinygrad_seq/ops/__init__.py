@@ -12,13 +12,11 @@ from .comparison import (
     logical_xor as logical_xor, not_equal as not_equal,
 )
 from .elementwise import (
-    abs as abs, add as add, arccos as arccos, arccosh as arccosh, arcsin as arcsin, arcsinh as arcsinh, arctan as arctan,
-    arctan2 as arctan2, arctanh as arctanh, ceil as ceil, clip as clip, cos as cos, cosh as cosh, divide as divide, erf as erf,
-    exp as exp, exp2 as exp2, expm1 as expm1, floor as floor, floor_divide as floor_divide, fmax as fmax, fmin as fmin,
-    hypot as hypot, log as log, log1p as log1p, log2 as log2, log10 as log10, logaddexp as logaddexp, maximum as maximum,
-    minimum as minimum, multiply as multiply, negative as negative, power as power, reciprocal as reciprocal,
-    remainder as remainder, round as round, sigmoid as sigmoid, sign as sign, sin as sin, sinh as sinh, sqrt as sqrt,
-    square as square, subtract as subtract, tan as tan, tanh as tanh, trunc as trunc, where as where,
+    add as add, arccos as arccos, arccosh as arccosh, arcsin as arcsin, arcsinh as arcsinh, arctan as arctan, arctan2 as arctan2,
+    arctanh as arctanh, cos as cos, cosh as cosh, divide as divide, erf as erf, exp as exp, exp2 as exp2, expm1 as expm1,
+    hypot as hypot, log as log, log1p as log1p, log2 as log2, log10 as log10, logaddexp as logaddexp, multiply as multiply,
+    negative as negative, power as power, reciprocal as reciprocal, remainder as remainder, sigmoid as sigmoid, sin as sin,
+    sinh as sinh, sqrt as sqrt, square as square, subtract as subtract, tan as tan, tanh as tanh,
 )
 from .indexing import (
     argsort as argsort, getitem as getitem, index_add as index_add, index_put as index_put, masked_fill as masked_fill,
@@ -26,6 +24,10 @@ from .indexing import (
 )
 from .linalg import (
     dot as dot, einsum as einsum, matmul as matmul, outer as outer, tensordot as tensordot, trace as trace,
+)
+from .piecewise import (
+    abs as abs, ceil as ceil, clip as clip, floor as floor, floor_divide as floor_divide, fmax as fmax, fmin as fmin,
+    maximum as maximum, minimum as minimum, round as round, sign as sign, trunc as trunc, where as where,
 )
 from .reduction import (
     all as all, any as any, argmax as argmax, argmin as argmin, cumprod as cumprod, cumsum as cumsum, logsumexp as logsumexp,

@@ -1,6 +1,7 @@
-"""Elementwise ops and their derivatives, one beneath the other.
+"""Smooth elementwise ops and their derivatives, one beneath the other. Those with kinks and jumps stand in `piecewise`.
 
-g: the gradient that arrives, y: the output, then the arguments. Subgradients at kinks and ties are PyTorch's.
+g: the gradient that arrives, y: the output, then the arguments. Where the plain formula would round badly, overflow or divide
+by zero, the rule says it another way.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from .. import backend
-from ..errors import ArgumentError, message
 from ..graph import defvjp
 from .broadcast import elementwise
-from .comparison import equal, greater, greater_equal, isnan, less, less_equal, logical_and, logical_not, logical_or
+from .comparison import equal, greater_equal, logical_and
+from .piecewise import floor_divide, where
 
 # ---- Arithmetic -----------------------------------------------------------------------------------------------------------------
 
@@ -74,7 +75,7 @@ def power(a: Any, b: Any) -> Any:
 def _power_base(g: Any, y: Any, a: Any, b: Any) -> Any:
     if isinstance(b, (int, float)):
         return g * (b * a ** (b - 1)) if b else g * 0
-    return g * where(equal(b, 0), 0, b * a ** where(equal(b, 0), 1, b - 1))
+    return g * (b * where(logical_and(equal(a, 0), equal(b, 0)), 1, a) ** (b - 1))
 
 
 defvjp(
@@ -117,16 +118,21 @@ def remainder(a: Any, b: Any) -> Any:
     return np.remainder(a, b)
 
 
-defvjp(remainder, lambda g, y, a, b: g, lambda g, y, a, b: -g * floor(a / b))
+defvjp(remainder, lambda g, y, a, b: g, lambda g, y, a, b: -g * floor_divide(a, b))
 
 
 @elementwise
 def hypot(a: Any, b: Any) -> Any:
-    """Hypotenuse sqrt(a^2 + b^2), without overflow on the way."""
+    """Hypotenuse sqrt(a^2 + b^2), without overflow on the way. Where it is 0 its gradient is 0."""
     return np.hypot(a, b)
 
 
-defvjp(hypot, lambda g, y, a, b: g * a / y, lambda g, y, a, b: g * b / y)
+def over_or_0(g: Any, y: Any) -> Any:
+    """The quotient g / y, and 0 where y is 0: the subgradient of a length at its kink."""
+    return g / where(equal(y, 0), math.inf, y)
+
+
+defvjp(hypot, lambda g, y, a, b: g * over_or_0(a, y), lambda g, y, a, b: g * over_or_0(b, y))
 
 # ---- Exponentials and logarithms --------------------------------------------------------------------------------------------------
 
@@ -155,7 +161,7 @@ def expm1(x: Any) -> Any:
     return np.expm1(x)
 
 
-defvjp(expm1, lambda g, y, x: g * (y + 1))
+defvjp(expm1, lambda g, y, x: g * exp(x))  # not y + 1, which rounds e^x away for x << 0
 
 
 @elementwise
@@ -196,11 +202,16 @@ defvjp(log1p, lambda g, y, x: g / (1 + x))
 
 @elementwise
 def logaddexp(a: Any, b: Any) -> Any:
-    """log(e^a + e^b) without overflow."""
+    """log(e^a + e^b) without overflow; -inf where both are, and the gradient is 0 there."""
     return np.logaddexp(a, b)
 
 
-defvjp(logaddexp, lambda g, y, a, b: g * sigmoid(a - b), lambda g, y, a, b: g * sigmoid(b - a))
+def _ahead(y: Any, a: Any, b: Any) -> Any:
+    """a - b, and -inf where both are -inf."""
+    return a - where(equal(y, -math.inf), 0, b)
+
+
+defvjp(logaddexp, lambda g, y, a, b: g * sigmoid(_ahead(y, a, b)), lambda g, y, a, b: g * sigmoid(_ahead(y, b, a)))
 
 # ---- Trigonometric and hyperbolic ---------------------------------------------------------------------------------------------------
 
@@ -238,7 +249,7 @@ def arcsin(x: Any) -> Any:
     return np.arcsin(x)
 
 
-defvjp(arcsin, lambda g, y, x: g / sqrt(1 - x * x))
+defvjp(arcsin, lambda g, y, x: g / sqrt((1 - x) * (1 + x)))
 
 
 @elementwise
@@ -247,7 +258,7 @@ def arccos(x: Any) -> Any:
     return np.arccos(x)
 
 
-defvjp(arccos, lambda g, y, x: -g / sqrt(1 - x * x))
+defvjp(arccos, lambda g, y, x: -g / sqrt((1 - x) * (1 + x)))
 
 
 @elementwise
@@ -261,11 +272,16 @@ defvjp(arctan, lambda g, y, x: g / (1 + x * x))
 
 @elementwise
 def arctan2(a: Any, b: Any) -> Any:
-    """Angle in radians of the point with ordinate a and abscissa b."""
+    """Angle in radians of the point with ordinate a and abscissa b. At the origin the gradient is 0."""
     return np.arctan2(a, b)
 
 
-defvjp(arctan2, lambda g, y, a, b: g * b / (a * a + b * b), lambda g, y, a, b: -g * a / (a * a + b * b))
+def _swing(g: Any, leg: Any, radius: Any) -> Any:
+    """g leg / radius^2, with no square on the way that overflows or vanishes."""
+    return over_or_0(g * over_or_0(leg, radius), radius)
+
+
+defvjp(arctan2, lambda g, y, a, b: _swing(g, b, hypot(a, b)), lambda g, y, a, b: -_swing(g, a, hypot(a, b)))
 
 
 @elementwise
@@ -301,7 +317,7 @@ def arcsinh(x: Any) -> Any:
     return np.arcsinh(x)
 
 
-defvjp(arcsinh, lambda g, y, x: g / sqrt(x * x + 1))
+defvjp(arcsinh, lambda g, y, x: g / hypot(x, 1))
 
 
 @elementwise
@@ -310,7 +326,7 @@ def arccosh(x: Any) -> Any:
     return np.arccosh(x)
 
 
-defvjp(arccosh, lambda g, y, x: g / sqrt(x * x - 1))
+defvjp(arccosh, lambda g, y, x: g / sqrt((x - 1) * (x + 1)))
 
 
 @elementwise
@@ -319,7 +335,7 @@ def arctanh(x: Any) -> Any:
     return np.arctanh(x)
 
 
-defvjp(arctanh, lambda g, y, x: g / (1 - x * x))
+defvjp(arctanh, lambda g, y, x: g / ((1 - x) * (1 + x)))
 
 
 @elementwise
@@ -341,144 +357,3 @@ def erf(x: Any) -> Any:
 
 
 defvjp(erf, lambda g, y, x: g * (2 / math.sqrt(math.pi)) * exp(-x * x))
-
-# ---- Choices and kinks: at a tie the gradient is shared, at a jump it is 0 --------------------------------------------------------------
-
-
-@elementwise
-def abs(x: Any) -> Any:
-    """Absolute value."""
-    return np.abs(x)
-
-
-defvjp(abs, lambda g, y, x: g * sign(x))
-
-
-@elementwise
-def maximum(a: Any, b: Any) -> Any:
-    """The larger of each pair; NaN where one is NaN. At a tie each argument gets half of the gradient."""
-    return np.maximum(a, b)
-
-
-@elementwise
-def minimum(a: Any, b: Any) -> Any:
-    """The smaller of each pair; NaN where one is NaN. At a tie each argument gets half of the gradient."""
-    return np.minimum(a, b)
-
-
-def _won(g: Any, better: Any, tied: Any) -> Any:
-    """The share of g for an argument that is better in some elements and tied in others."""
-    return g * where(tied, 0.5, better).astype(g.dtype)
-
-
-defvjp(
-    maximum,
-    lambda g, y, a, b: _won(g, greater(a, b), equal(a, b)),
-    lambda g, y, a, b: _won(g, less(a, b), equal(a, b)),
-)
-defvjp(
-    minimum,
-    lambda g, y, a, b: _won(g, less(a, b), equal(a, b)),
-    lambda g, y, a, b: _won(g, greater(a, b), equal(a, b)),
-)
-
-
-@elementwise
-def fmax(a: Any, b: Any) -> Any:
-    """The larger of each pair, a number before a NaN. At a tie the gradient goes to a."""
-    return np.fmax(a, b)
-
-
-@elementwise
-def fmin(a: Any, b: Any) -> Any:
-    """The smaller of each pair, a number before a NaN. At a tie the gradient goes to a."""
-    return np.fmin(a, b)
-
-
-defvjp(
-    fmax,
-    lambda g, y, a, b: where(logical_or(greater_equal(a, b), isnan(b)), g, 0),
-    lambda g, y, a, b: where(logical_or(greater_equal(a, b), isnan(b)), 0, g),
-)
-defvjp(
-    fmin,
-    lambda g, y, a, b: where(logical_or(less_equal(a, b), isnan(b)), g, 0),
-    lambda g, y, a, b: where(logical_or(less_equal(a, b), isnan(b)), 0, g),
-)
-
-
-@elementwise
-def where(condition: Any, a: Any, b: Any) -> Any:
-    """a where the condition holds, b elsewhere."""
-    return backend.array_module(condition, a, b).where(condition, a, b)
-
-
-defvjp(where, None, lambda g, y, condition, a, b: where(condition, g, 0), lambda g, y, condition, a, b: where(condition, 0, g))
-
-
-@elementwise
-def _clip(x: Any, low: Any, high: Any) -> Any:
-    return np.clip(x, low, high)
-
-
-def _above(x: Any, low: Any) -> Any:
-    return True if low is None else greater_equal(x, low)
-
-
-def _below(x: Any, high: Any) -> Any:
-    return True if high is None else less_equal(x, high)
-
-
-defvjp(
-    _clip,
-    lambda g, y, x, low, high: where(logical_and(_above(x, low), _below(x, high)), g, 0),
-    lambda g, y, x, low, high: where(logical_and(less(x, low), _below(low, high)), g, 0),
-    lambda g, y, x, low, high: where(logical_or(greater(x, high), logical_not(_above(high, low))), g, 0),
-)
-
-
-def clip(x: Any, min: Any = None, max: Any = None) -> Any:
-    """The nearest number within [min, max]; a limit of None is none. The gradient passes where min <= x <= max."""
-    if min is None and max is None:
-        raise ArgumentError(message("clip: min and max are both None", expected="at least one limit"))
-    return _clip(x, min, max)
-
-
-@elementwise
-def sign(x: Any) -> Any:
-    """-1, 0 or 1."""
-    return np.sign(x)
-
-
-@elementwise
-def floor(x: Any) -> Any:
-    """The largest integer that is not above x."""
-    return np.floor(x)
-
-
-@elementwise
-def ceil(x: Any) -> Any:
-    """The smallest integer that is not below x."""
-    return np.ceil(x)
-
-
-@elementwise
-def round(x: Any, decimals: int = 0) -> Any:
-    """x rounded to `decimals` digits, half to even."""
-    return np.round(x, decimals)
-
-
-@elementwise
-def trunc(x: Any) -> Any:
-    """x without its fractional part."""
-    return np.trunc(x)
-
-
-for _step in (sign, floor, ceil, round, trunc):
-    defvjp(_step, lambda g, y, x, **_: g * 0)
-
-
-@elementwise(differentiable=False)
-def floor_divide(a: Any, b: Any) -> Any:
-    """The largest integer that is not above a / b. It is constant between jumps: no gradient."""
-    return np.floor_divide(a, b)

@@ -15,7 +15,8 @@ from ..errors import ShapeError, message
 from ..graph import defvjp, primitive
 from .broadcast import broadcast_to
 from .comparison import equal, not_equal
-from .elementwise import abs, exp, sign, where
+from .elementwise import exp, over_or_0
+from .piecewise import abs, sign, where
 from .shaping import concatenate, expand_dims, flip, reshape, squeeze, swapaxes, transpose
 
 Axis = int | tuple[int, ...] | None
@@ -82,12 +83,7 @@ def _var_rule(g: Any, y: Any, x: Any, axis: Axis = None, ddof: int = 0, keepdims
 
 
 def _std_rule(g: Any, y: Any, x: Any, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Any:
-    return _var_rule(_over(g, 2 * y), y, x, axis, ddof, keepdims)
-
-
-def _over(g: Any, y: Any) -> Any:
-    """The quotient g / y, and 0 where y is 0: the subgradient of a root at its kink."""
-    return g / where(equal(y, 0), math.inf, y)
+    return _var_rule(over_or_0(g, 2 * y), y, x, axis, ddof, keepdims)
 
 
 defvjp(var, _var_rule)
@@ -104,8 +100,10 @@ def logsumexp(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
 
 
 def _logsumexp_rule(g: Any, y: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+    """g softmax(x): y, which is rounded, keeps exp in range, and the division by the total undoes its rounding."""
     y = _keep(y, x.shape, axis, keepdims)
-    return _keep(g, x.shape, axis, keepdims) * exp(x - where(equal(y, -math.inf), 0, y))  # softmax; not -inf - -inf
+    share = exp(x - where(equal(y, -math.inf), 0, y))  # 0, not exp(-inf - -inf), where all are -inf
+    return share * over_or_0(_keep(g, x.shape, axis, keepdims), sum(share, axis=axis, keepdims=True))
 
 
 defvjp(logsumexp, _logsumexp_rule)
@@ -257,7 +255,7 @@ def _norm_p(x: Any, /, p: float, axis: Axis, keepdims: bool) -> Any:
 
 
 def _norm2_rule(g: Any, y: Any, x: Any, axis: Axis, keepdims: bool) -> Any:
-    return x * _keep(_over(g, y), x.shape, axis, keepdims)
+    return x * _keep(over_or_0(g, y), x.shape, axis, keepdims)
 
 
 def _norm_p_rule(g: Any, y: Any, x: Any, p: float, axis: Axis, keepdims: bool) -> Any:
