@@ -2,6 +2,8 @@
 
 An op writes `np.tanh(x)` and a CuPy array redirects it by itself; what has no array to redirect (creation) or no NumPy
 twin asks `array_module(x)`. A further array library (a test double, say) joins by `register`.
+
+With several GPUs CuPy computes on its current device: work on the arrays of 'cuda:1' inside `with cupy.cuda.Device(1):`.
 """
 
 from __future__ import annotations
@@ -24,6 +26,23 @@ def register(array_type: type, module: Any, device: str) -> None:
     """Make `array_type`, whose functions live in `module`, known as the arrays of `device`."""
     _modules[array_type] = module
     _devices[device] = module
+
+
+def forget(device: str) -> None:
+    """Undo `register`: the arrays of `device` are no arrays any more."""
+    module = _devices.pop(device)
+    for array_type in [kind for kind, known in _modules.items() if known is module]:
+        del _modules[array_type]
+
+
+def devices() -> list[str]:
+    """The names of the devices in use so far."""
+    return list(_devices)
+
+
+def modules() -> list[ModuleType]:
+    """Every array library in use so far."""
+    return list(_devices.values())
 
 
 def _load_cupy() -> Any:
@@ -50,16 +69,21 @@ def _load_cupy() -> Any:
     return cupy
 
 
+# ---- Whose array -----------------------------------------------------------------------------------------------------------------
+
+
 def is_array(x: Any) -> bool:
     """Whether `x` is an array of a known library (NumPy scalars and Python numbers are not)."""
-    if type(x) in _modules:
+    kind = type(x)
+    if kind in _modules or isinstance(x, np.ndarray):
         return True
-    if isinstance(x, np.ndarray):
-        return True
-    if type(x).__module__.startswith("cupy") and "cupy" in sys.modules and hasattr(x, "__cuda_array_interface__"):
-        _load_cupy()
-        return type(x) in _modules
-    return False
+    if kind.__module__.partition(".")[0] != "cupy":
+        return False
+    cupy = sys.modules.get("cupy")  # whoever holds an array of CuPy has imported it
+    if cupy is None or not isinstance(x, cupy.ndarray):
+        return False
+    register(kind, cupy, "cuda")
+    return True
 
 
 def array_module(*arrays: Any) -> Any:
@@ -75,12 +99,8 @@ def array_module(*arrays: Any) -> Any:
 
 def module_of_device(device: str) -> Any:
     """The array library of a device name: 'cpu', 'cuda' or 'cuda:N'."""
-    name = device.partition(":")[0] if isinstance(device, str) else device
-    if name in _devices:
-        return _devices[name]
-    if name == "cuda":
-        return _load_cupy()
-    raise ArgumentError(message(f"device {device!r} is not known", expected=f"one of {[*_devices, 'cuda', 'cuda:N']}"))
+    name, _ = _parsed(device)
+    return _devices[name] if name in _devices else _load_cupy()
 
 
 def device_of(x: Any) -> str:
@@ -89,23 +109,53 @@ def device_of(x: Any) -> str:
     if module is np:
         return "cpu"
     name = next(name for name, known in _devices.items() if known is module)
-    number = getattr(getattr(x, "device", None), "id", None)
-    return name if number is None else f"{name}:{number}"
+    return f"{name}:{x.device.id}"
+
+
+def _parsed(device: Any) -> tuple[str, int | None]:
+    """'cuda:1' -> ('cuda', 1); an error for what names no device."""
+    if isinstance(device, str):
+        name, colon, number = device.partition(":")
+        if (name in _devices or name == "cuda") and (
+            not colon or (number.isdecimal() and name != "cpu")
+        ):
+            return name, int(number) if colon else None
+    known = [
+        "'cpu'",
+        *(
+            f"'{name}', '{name}:N'"
+            for name in dict.fromkeys(["cuda", *_devices])
+            if name != "cpu"
+        ),
+    ]
+    raise ArgumentError(
+        message(f"device {device!r} is not known", expected=", ".join(known))
+    )
+
+
+# ---- Moving ------------------------------------------------------------------------------------------------------------------------
 
 
 def to_device(x: Array, device: str) -> Array:
-    """The array on `device`: itself where it already is there, else a copy."""
-    module = module_of_device(device)
-    if array_module(x) is module and device in (device_of(x), device_of(x).partition(":")[0]):
+    """The array on `device`: itself where it already is there, else a copy. 'cuda' is the GPU that is current, 'cuda:N' the N-th."""
+    module, (_, number) = module_of_device(device), _parsed(device)
+    here = array_module(x)
+    if here is module and (number is None or number == x.device.id):
         return x
-    host = to_numpy(x)
     if module is np:
-        return host
-    _, _, number = device.partition(":")
-    if number:
-        with module.cuda.Device(int(number)):
-            return module.asarray(host)
-    return module.asarray(host)
+        return to_numpy(x)
+    if number is None:
+        return module.asarray(to_numpy(x))
+    if number >= module.cuda.runtime.getDeviceCount():
+        raise DeviceError(
+            message(
+                f"device {device!r}: there is no such device",
+                expected=f"a number below {module.cuda.runtime.getDeviceCount()}",
+                do="nvidia-smi lists the devices",
+            )
+        )
+    with module.cuda.Device(number):
+        return module.asarray(to_numpy(x))
 
 
 def to_numpy(x: Any) -> np.ndarray[Any, Any]:
@@ -125,8 +175,3 @@ def special(x: Any) -> Any:
 
         return cupyx.scipy.special
     return module.special
-
-
-def modules() -> list[ModuleType]:
-    """Every array library in use so far."""
-    return list(_devices.values())

@@ -1,0 +1,502 @@
+"""The strict array: a NumPy array inside, the methods and refusals of `cupy.ndarray` outside.
+
+A wrapper and not a subclass, so nothing of NumPy shows through: what CuPy has not, `hasattr` does not find.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+
+SURFACE = json.loads((Path(__file__).parent / "surface.json").read_text())
+
+syncs: list[
+    str
+] = []  # every wait for the device that the code did not ask for by `get`: float(), bool(), a boolean mask, ...
+uploads: list[
+    str
+] = []  # every index that came from the host and had to be copied to the device
+
+SCALARS = (bool, int, float, complex, np.generic)
+
+
+def quiet() -> Any:
+    """A device says nothing of overflow, 0 / 0 and the like."""
+    return np.errstate(all="ignore")
+
+
+# ---- Devices: an array belongs to one, and only the current one computes -------------------------------------------------------
+
+
+class _Current(threading.local):
+    device = 0
+
+
+_current = _Current()
+
+
+class Device:
+    """`cupy.cuda.Device`: two of them here, chosen by a `with` block."""
+
+    def __init__(self, number: int | None = None):
+        self.id = _current.device if number is None else int(number)
+        if self.id not in (0, 1):
+            raise RuntimeError("cudaErrorInvalidDevice: invalid device ordinal")
+        self._outer: list[int] = []
+
+    def __enter__(self) -> Device:
+        self._outer.append(_current.device)
+        _current.device = self.id
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        _current.device = self._outer.pop()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Device) and self.id == other.id
+
+    def __hash__(self) -> int:
+        return self.id
+
+    def __repr__(self) -> str:
+        return f"<strict Device {self.id}>"
+
+
+# ---- In and out of the wrapper ----------------------------------------------------------------------------------------------------
+
+_owners: WeakValueDictionary[int, StrictArray] = (
+    WeakValueDictionary()
+)  # by the id of the NumPy array that owns the memory
+
+
+def wrap(x: Any) -> Any:
+    """What NumPy returned, on the device: arrays, and scalars as arrays without axes; also inside tuples and lists."""
+    if isinstance(x, np.generic):
+        x = np.asarray(x)
+    if isinstance(x, np.ndarray):
+        root = x
+        while isinstance(root.base, np.ndarray):
+            root = root.base
+        array = object.__new__(StrictArray)
+        array._a = x
+        if root is x:
+            array._owner, array._number = None, _current.device
+            _owners[id(x)] = array
+        else:
+            owner = _owners.get(id(root))
+            array._owner = wrap(root) if owner is None else owner
+            array._number = array._owner._number
+        return array
+    if isinstance(x, (tuple, list)):
+        return (
+            type(x)(map(wrap, x)) if type(x) in (tuple, list) else tuple(map(wrap, x))
+        )  # no named tuples in CuPy
+    return x
+
+
+def strip(x: Any, who: str) -> Any:
+    """What CuPy takes as NumPy takes it; a host array, a string or an array of another device is refused."""
+    if isinstance(x, StrictArray):
+        if x._number != _current.device:
+            raise ValueError(
+                f"{who}: Array device must be same as the current device: {x._number} while current = {_current.device}"
+            )
+        return x._a
+    if isinstance(x, np.ndarray):
+        raise TypeError(f"{who}: Unsupported type {type(x)}")
+    if isinstance(x, (tuple, list)):
+        return type(x)(strip(item, who) for item in x)
+    return x
+
+
+def check_dtype(dtype: Any) -> None:
+    """Raise unless a device knows the dtype: numbers and booleans, no objects, no strings."""
+    if dtype is not None and np.dtype(dtype).kind not in "biufc":
+        raise ValueError(f"Unsupported dtype {np.dtype(dtype)}")
+
+
+def check_call(
+    who: str,
+    parameters: list[str] | None,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> None:
+    """Raise unless CuPy's function has these parameters."""
+    if parameters is None:
+        check_dtype(kwargs.get("dtype"))
+        return
+    names = [name for name in parameters if not name.startswith("*")]
+    unknown = [name for name in kwargs if name not in names]
+    if unknown:
+        raise TypeError(f"{who}() got an unexpected keyword argument {unknown[0]!r}")
+    if len(names) == len(parameters):
+        if len(args) > len(names):
+            raise TypeError(
+                f"{who}() takes {len(names)} positional arguments but {len(args)} were given"
+            )
+        check_dtype({**dict(zip(names, args, strict=False)), **kwargs}.get("dtype"))
+
+
+def index(key: Any) -> Any:
+    """A key as NumPy reads it. CuPy takes lists and host arrays too, and copies them to the device without a word."""
+    if isinstance(key, tuple):
+        return tuple(map(index, key))
+    if isinstance(key, StrictArray):
+        return strip(key, "index")
+    if isinstance(key, (list, np.ndarray)):
+        uploads.append("index")
+        return np.asarray(key) if len(key) else np.asarray(key, np.intp)
+    return key
+
+
+def _masks(key: Any) -> int:
+    parts = key if isinstance(key, tuple) else (key,)
+    return sum(
+        isinstance(part, np.ndarray) and part.dtype.kind == "b" for part in parts
+    )
+
+
+# ---- The array --------------------------------------------------------------------------------------------------------------------
+
+
+class StrictArray:
+    """`cupy.ndarray`, as far as it refuses and counts."""
+
+    __slots__ = ("__weakref__", "_a", "_number", "_owner")
+    __hash__ = None  # type: ignore[assignment]
+    __array_priority__ = 100
+
+    _a: np.ndarray
+    _owner: StrictArray | None
+    _number: int
+
+    # What it is
+
+    shape = property(
+        lambda x: x._a.shape, lambda x, shape: setattr(x._a, "shape", shape)
+    )
+    dtype = property(lambda x: x._a.dtype)
+    ndim = property(lambda x: x._a.ndim)
+    size = property(lambda x: x._a.size)
+    itemsize = property(lambda x: x._a.itemsize)
+    nbytes = property(lambda x: x._a.nbytes)
+    strides = property(lambda x: x._a.strides)
+    base = property(lambda x: x._owner)
+    device = property(lambda x: Device(x._number))
+    data = property(lambda x: Pointer(x._a))
+    flags = property(lambda x: Flags(x._a, x._owner))
+    T = property(lambda x: wrap(x._a.T))
+    mT = property(lambda x: wrap(x._a.mT))
+    real = property(lambda x: wrap(x._a.real))
+    imag = property(lambda x: wrap(x._a.imag))
+
+    def __len__(self) -> int:
+        return len(self._a)
+
+    def __iter__(self) -> Iterator[StrictArray]:
+        if not self.ndim:
+            raise TypeError("iteration over a 0-d array")
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:  # not counted: a debugger may look
+        return f"strict{self._a!r}"
+
+    # To the host: by `get`, which is meant; or by the way, which is counted
+
+    def get(
+        self,
+        stream: Any = None,
+        order: str = "C",
+        out: Any = None,
+        blocking: bool = True,
+    ) -> np.ndarray:
+        if out is None:
+            return self._a.copy()
+        out[...] = self._a
+        return out
+
+    def set(self, arr: np.ndarray, stream: Any = None) -> None:
+        if (
+            not isinstance(arr, np.ndarray)
+            or arr.dtype != self.dtype
+            or arr.shape != self.shape
+        ):
+            raise TypeError("set: needs a host array of the same dtype and shape")
+        self._a[...] = arr
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        raise TypeError(
+            "Implicit conversion to a NumPy array is not allowed. Please use `.get()`"
+        )
+
+    def __float__(self) -> float:
+        syncs.append("float")
+        return float(self._a)
+
+    def __int__(self) -> int:
+        syncs.append("int")
+        return int(self._a)
+
+    def __complex__(self) -> complex:
+        syncs.append("complex")
+        return complex(self._a)
+
+    def __bool__(self) -> bool:
+        syncs.append("bool")
+        return bool(self._a)
+
+    def item(self) -> Any:
+        syncs.append("item")
+        return self._a.item()
+
+    def tolist(self) -> Any:
+        syncs.append("tolist")
+        return self._a.tolist()
+
+    def tobytes(self, order: str = "C") -> bytes:
+        syncs.append("tobytes")
+        return self._a.tobytes(order)
+
+    def nonzero(self) -> Any:
+        syncs.append("nonzero")
+        return wrap(self._a.nonzero())
+
+    def __reduce__(self) -> Any:
+        syncs.append("pickle")
+        return _on_device, (self._a.copy(),)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, self._number
+
+    def __dlpack__(self, **options: Any) -> Any:
+        raise BufferError("the memory is on the device")
+
+    # Copies and views
+
+    def __copy__(self) -> StrictArray:
+        return self.copy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StrictArray:
+        return self.copy()
+
+    def astype(
+        self,
+        dtype: Any,
+        order: str = "K",
+        casting: str | None = None,
+        subok: Any = None,
+        copy: bool = True,
+    ) -> StrictArray:
+        check_dtype(dtype)
+        with quiet():
+            changed = self._a.astype(
+                dtype, order=order, casting=casting or "unsafe", copy=copy
+            )
+        return self if changed is self._a else wrap(changed)
+
+    def view(self, dtype: Any = None, type: Any = None) -> StrictArray:
+        if type is not None or (
+            isinstance(dtype, __builtins_type__) and issubclass(dtype, np.ndarray)
+        ):
+            raise TypeError("view: the class of a device array cannot be changed")
+        check_dtype(dtype)
+        return wrap(self._a.view() if dtype is None else self._a.view(dtype))
+
+    def fill(self, value: Any) -> None:
+        self[...] = value
+
+    # Indexing
+
+    def __getitem__(self, key: Any) -> StrictArray:
+        key = index(key)
+        syncs.extend(["mask"] * bool(_masks(key)))
+        return wrap(self._a[key])
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        key = index(key)
+        syncs.extend(["mask"] * (_masks(key) > 1))
+        if isinstance(value, StrictArray):
+            self._check_once(key)
+        elif not isinstance(value, SCALARS) and getattr(value, "shape", None) != ():
+            raise ValueError(f"non-scalar {type(value)} cannot be used for fill")
+        with quiet():
+            self._a[key] = (
+                strip(value, "setitem") if isinstance(value, StrictArray) else value
+            )
+
+    def _check_once(self, key: Any) -> None:
+        """Refuse an assignment that names an element twice: NumPy keeps the last value, a device any of them."""
+        parts = key if isinstance(key, tuple) else (key,)
+        if any(
+            isinstance(part, np.ndarray) and part.dtype.kind in "iu" for part in parts
+        ):
+            where = np.arange(self.size).reshape(self.shape)[key]
+            if np.unique(where).size < where.size:
+                raise ValueError(
+                    "setitem: an element is assigned twice; which value stays is undefined on a device"
+                )
+
+    def scatter_add(self, slices: Any, value: Any) -> None:
+        np.add.at(self._a, index(slices), strip(value, "scatter_add"))
+
+    def scatter_max(self, slices: Any, value: Any) -> None:
+        np.maximum.at(self._a, index(slices), strip(value, "scatter_max"))
+
+    def scatter_min(self, slices: Any, value: Any) -> None:
+        np.minimum.at(self._a, index(slices), strip(value, "scatter_min"))
+
+    # NumPy's functions called on a device array are passed on to the twin, where there is one
+
+    def __array_ufunc__(
+        self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any
+    ) -> Any:
+        twin = getattr(_functions(), ufunc.__name__, None)
+        if twin is None:
+            return NotImplemented
+        if "out" in options:
+            if len(options["out"]) != 1:
+                raise ValueError(
+                    "The 'out' parameter must have exactly one array value"
+                )
+            options["out"] = options["out"][0]
+        return (twin if method == "__call__" else getattr(twin, method))(
+            *inputs, **options
+        )
+
+    def __array_function__(
+        self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any
+    ) -> Any:
+        if not all(issubclass(kind, (StrictArray, np.ndarray)) for kind in types):
+            return NotImplemented
+        twin: Any = _functions()
+        for name in [*function.__module__.split(".")[1:], function.__name__]:
+            twin = getattr(twin, name, None)
+        return NotImplemented if twin is None else twin(*args, **kwargs)
+
+
+__builtins_type__ = type  # `view` has a parameter of this name
+
+
+class Pointer:
+    """`a.data`: an address, not a buffer."""
+
+    def __init__(self, a: np.ndarray):
+        self.ptr = a.__array_interface__["data"][0]
+
+
+class Flags:
+    """`a.flags`: CuPy knows three; nothing is ever read-only on a device."""
+
+    def __init__(self, a: np.ndarray, owner: StrictArray | None):
+        self.c_contiguous, self.f_contiguous, self.owndata = (
+            a.flags.c_contiguous,
+            a.flags.f_contiguous,
+            owner is None,
+        )
+
+    def __getitem__(self, name: str) -> bool:
+        return getattr(self, name.lower())
+
+
+def _on_device(a: np.ndarray) -> StrictArray:
+    return wrap(a)
+
+
+def _functions() -> Any:
+    from . import xp
+
+    return xp
+
+
+# ---- The other methods, and the operators -------------------------------------------------------------------------------------------
+
+
+def _method(name: str, parameters: list[str]) -> Callable[..., Any]:
+    def call(self: StrictArray, *args: Any, **kwargs: Any) -> Any:
+        check_call(name, parameters, args, kwargs)
+        out = kwargs.get("out")
+        with quiet():
+            result = getattr(strip(self, name), name)(
+                *strip(args, name), **{k: strip(v, name) for k, v in kwargs.items()}
+            )
+        return out if out is not None else wrap(result)
+
+    call.__name__ = name
+    return call
+
+
+def _operator(
+    ufunc: str, *, swapped: bool = False, in_place: bool = False
+) -> Callable[..., Any]:
+    def call(self: StrictArray, other: Any) -> Any:
+        rival = getattr(other, "__array_ufunc__", _functions)  # _functions: it has none
+        if (
+            not isinstance(other, StrictArray)
+            and not isinstance(other, SCALARS)
+            and not in_place
+        ):
+            if rival is None:
+                return NotImplemented
+            if rival is not _functions:  # a Tensor, say: NumPy's protocol decides
+                return getattr(np, ufunc)(
+                    *((other, self) if swapped else (self, other))
+                )
+        f = getattr(_functions(), ufunc)
+        return (
+            f(self, other, out=self)
+            if in_place
+            else f(*((other, self) if swapped else (self, other)))
+        )
+
+    return call
+
+
+OPERATORS = {
+    "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "true_divide", "floordiv": "floor_divide", "mod": "remainder",
+    "pow": "power", "matmul": "matmul", "divmod": "divmod", "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor",
+    "lshift": "left_shift", "rshift": "right_shift",
+    "lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal", "eq": "equal", "ne": "not_equal",
+}  # fmt: skip
+
+for _name, _ufunc in OPERATORS.items():
+    for _prefix, _how in (
+        ("", {}),
+        ("r", {"swapped": True}),
+        ("i", {"in_place": True}),
+    ):
+        if f"__{_prefix}{_name}__" in SURFACE["operators"]:
+            setattr(StrictArray, f"__{_prefix}{_name}__", _operator(_ufunc, **_how))
+for _name, _ufunc in {
+    "neg": "negative",
+    "pos": "positive",
+    "abs": "absolute",
+    "invert": "invert",
+}.items():
+    setattr(
+        StrictArray,
+        f"__{_name}__",
+        lambda x, _ufunc=_ufunc: getattr(_functions(), _ufunc)(x),
+    )
+for _name, _parameters in SURFACE["ndarray"].items():
+    if (
+        _parameters is not None
+        and _name not in vars(StrictArray)
+        and hasattr(np.ndarray, _name)
+    ):
+        setattr(StrictArray, _name, _method(_name, _parameters))
+
+
+@contextlib.contextmanager
+def no_syncs() -> Iterator[None]:
+    """Fail if the body waits for the device, or copies an index to it."""
+    before, copied = len(syncs), len(uploads)
+    yield
+    assert syncs[before:] == [], f"hidden synchronisations: {syncs[before:]}"
+    assert uploads[copied:] == [], f"hidden copies to the device: {uploads[copied:]}"
