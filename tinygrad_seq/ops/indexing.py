@@ -2,6 +2,8 @@
 
 The derivative of a slice is zero outside it. It travels as a `Deferred` and is added in place, so the gradient of T slices of one array
 costs the elements that were read, not T arrays: BPTT over a sliced sequence is linear in T.
+
+Integers outside the array are an error on the CPU; CuPy wraps them around without a word, since a look would wait for the device.
 """
 
 from __future__ import annotations
@@ -11,7 +13,52 @@ from typing import Any
 import numpy as np
 
 from .. import backend
-from ..graph import Deferred, backward_of, defvjp, primitive
+from ..errors import ArgumentError, DeviceError, IndexError_, InPlaceError, ShapeError, describe, message, op_error
+from ..frames import thread
+from ..graph import Deferred, Value, backward_of, defvjp, primitive, raw
+from .broadcast import elementwise, sum_to
+from .piecewise import where
+
+# ---- Keys ----------------------------------------------------------------------------------------------------------------------
+
+_ONCE = frozenset({int, slice, type(None), type(Ellipsis)})
+
+
+def _reads_once(key: Any) -> bool:
+    """Whether the key surely reads each element at most once: it is made of slices, integers, ellipsis, new axes, or is one mask."""
+    if type(key) is tuple:
+        return _ONCE.issuperset(map(type, key))
+    return type(key) in _ONCE or _is_mask(key)
+
+
+def _is_mask(key: Any) -> bool:
+    dtype = getattr(key, "dtype", None)
+    return dtype is not None and bool(dtype.kind == "b")
+
+
+def _key(x: Any, key: Any) -> Any:
+    """The key in terms of slices, numbers and arrays on the device of x; arrays are copied where the tape will keep them."""
+    if type(key) in _ONCE:
+        return key
+    if type(key) is tuple:
+        return key if _ONCE.issuperset(map(type, key)) else tuple([_key(x, k) for k in key])
+    if isinstance(key, (list, range)):
+        key = np.asarray(key, None if len(key) else np.intp)
+    elif isinstance(key, np.integer):
+        return int(key)
+    array = raw(key)
+    if not backend.is_array(array):
+        return array
+    if array.ndim == 0 and array.dtype.kind in "iu" and type(array) is np.ndarray:
+        return int(array)
+    kept = isinstance(x, Value) and x.node is not None and thread.modes.record
+    module = backend.array_module(raw(x))
+    if backend.array_module(array) is not module:
+        return module.asarray(backend.to_numpy(array))
+    return array.copy() if kept else array
+
+
+# ---- Slices, and the sum of them -------------------------------------------------------------------------------------------------
 
 
 @primitive(expects="slices, integers, integer arrays, boolean masks, ... and None")
@@ -19,43 +66,227 @@ def _getitem(x: Any, /, key: Any) -> Any:
     return x[key]
 
 
-_ONCE = frozenset({int, slice, type(None), type(Ellipsis)})
-
-
-def _reads_once(key: Any) -> bool:
-    """Whether the key surely reads each element at most once: it is made of slices, integers, ellipsis, new axes."""
-    return _ONCE.issuperset(map(type, key)) if type(key) is tuple else type(key) in _ONCE
-
-
-class _Slice(Deferred):
-    """The cotangent of x[key]: `g` there, zero elsewhere."""
+class Slice(Deferred):
+    """The cotangent of x[key]: `g` there, zero elsewhere. A pair (key, g)."""
 
     __slots__ = ()
 
     @staticmethod
     def sum_of(parts: list[Any], like: Any) -> Any:
-        return _sum_of_slices(*[g for _, g in parts], keys=[key for key, _ in parts], like=like)
+        """Their gradients added up in one array of zeros."""
+        return _sum_of_slices(*[g for _, g in parts], keys=[key for key, _ in parts], shape=like.shape)
 
 
 @primitive
-def _sum_of_slices(*gs: Any, keys: list[Any], like: Any) -> Any:
-    total = backend.array_module(gs[0]).zeros(like.shape, gs[0].dtype)
+def _sum_of_slices(*gs: Any, keys: list[Any], shape: tuple[int, ...]) -> Any:
+    total = backend.array_module(*gs).zeros(shape, gs[0].dtype)
     for key, g in zip(keys, gs, strict=True):
-        if _reads_once(key):
-            total[key] += g
-        else:
-            np.add.at(total, key, g)
+        _add_at(total, key, g)
     return total
 
 
 @backward_of(_sum_of_slices)
-def _(g: Any, y: Any, *gs: Any, keys: list[Any], like: Any) -> Any:
-    return [g[key] for key in keys]
+def _(g: Any, y: Any, *gs: Any, keys: list[Any], shape: tuple[int, ...]) -> Any:
+    return [_getitem(g, key) for key in keys]
 
 
-defvjp(_getitem, lambda g, y, x, key: _Slice((key, g)))
+def _add_at(total: Any, key: Any, v: Any) -> None:
+    """total[key] += v in place, where a place that the key names twice receives both."""
+    if _reads_once(key):
+        total[key] += v
+    else:
+        np.add.at(total, key, v)
+
+
+defvjp(_getitem, lambda g, y, x, key: Slice((key, g)))
 
 
 def getitem(x: Any, key: Any) -> Any:
     """x[key] for slices, integers, integer arrays, boolean masks, ellipsis and None, as NumPy reads them."""
-    return _getitem(x, key=key)
+    return _getitem(x, _key(x, key))
+
+
+def write(x: Any, key: Any, value: Any) -> None:
+    """x[key] = value, in place in the memory of the Tensor x. Nothing is recorded."""
+    array, new = x._data, raw(value)
+    if isinstance(value, Value) and value.node is not None and thread.modes.record:
+        raise InPlaceError(
+            message(
+                f"x[...] = v: v {describe(new)} has a gradient, which would be lost",
+                do="y = tg.index_put(x, key, v) keeps it; x[...] = v.detach() drops it",
+            )
+        )
+    if backend.is_array(new) and backend.array_module(new) is not backend.array_module(array):
+        raise DeviceError(
+            message(
+                f"x[...] = v: x lives on {backend.device_of(array)}, v on {backend.device_of(new)}",
+                do=f"x[...] = v.to({backend.device_of(array)!r})",
+            )
+        )
+    if isinstance(new, (list, tuple)):
+        new = backend.array_module(array).asarray(new, array.dtype)
+    try:
+        array[_key(array, key)] = new
+    except (ValueError, TypeError, IndexError) as cause:
+        raise op_error(
+            "x[...] = v", ["x", "v"], [array, new], {"key": key}, cause, expects="v that broadcasts to x[key]", where=""
+        ) from None
+
+
+# ---- Chosen places along an axis ---------------------------------------------------------------------------------------------------
+
+
+@primitive
+def _take(x: Any, /, indices: Any, axis: int) -> Any:
+    return np.take(x, indices, axis)
+
+
+def _lead(axis: int, ndim: int) -> tuple[slice, ...]:
+    return (slice(None),) * (axis % ndim)
+
+
+defvjp(_take, lambda g, y, x, indices, axis: Slice(((*_lead(axis, x.ndim), indices), g)))
+
+
+def take(x: Any, indices: Any, axis: int | None = None) -> Any:
+    """The elements at the integer `indices` along an axis, which the axes of `indices` replace; without an axis those of x in one row."""
+    if axis is None:
+        x, axis = x.reshape(-1), 0
+    return _take(x, _key(x, indices), axis)
+
+
+@primitive(expects="integer indices with as many axes as x; the other axes equal, or 1")
+def _take_along_axis(x: Any, /, indices: Any, axis: int) -> Any:
+    return np.take_along_axis(x, indices, axis)
+
+
+def _along(indices: Any, axis: int, shape: tuple[int, ...]) -> tuple[Any, ...]:
+    """The key that reads x[..., indices[..., i, ...], ...], every other axis at its own place."""
+    module = backend.array_module(indices)
+    places = [module.arange(n).reshape([-1 if i == d else 1 for i in range(len(shape))]) for d, n in enumerate(shape)]
+    places[axis] = indices
+    return tuple(places)
+
+
+defvjp(_take_along_axis, lambda g, y, x, indices, axis: Slice((_along(indices, axis, x.shape), g)))
+
+
+def take_along_axis(x: Any, indices: Any, axis: int = -1) -> Any:
+    """y[..., i, ...] = x[..., indices[..., i, ...], ...]: one choice along the axis for each place, as `argsort` returns them."""
+    return _take_along_axis(x, _key(x, indices), axis)
+
+
+# ---- A new array with other elements at some places ---------------------------------------------------------------------------------
+
+
+@primitive(expects="v that broadcasts to x[key]")
+def _index_put(x: Any, v: Any, /, key: Any) -> Any:
+    out = x.copy()
+    out[key] = v
+    return out
+
+
+@primitive(expects="v that broadcasts to x[key]")
+def _index_add(x: Any, v: Any, /, key: Any) -> Any:
+    out = x.copy()
+    _add_at(out, key, v)
+    return out
+
+
+defvjp(_index_put, lambda g, y, x, v, key: _index_put(g, 0, key), lambda g, y, x, v, key: _getitem(g, key))
+defvjp(_index_add, lambda g, y, x, v, key: g, lambda g, y, x, v, key: _getitem(g, key))
+_index_put.primitive.edge = _index_add.primitive.edge = sum_to
+
+
+def index_put(x: Any, key: Any, v: Any) -> Any:
+    """A copy of x in which x[key] is v. A key that names a place twice is refused: which v would win?"""
+    key = _key(x, key)
+    if not _reads_once(key):
+        array = raw(x)
+        module = backend.array_module(array)
+        places = module.arange(array.size).reshape(array.shape)[key]
+        if module.unique(places).size != places.size:
+            raise IndexError_(
+                message(
+                    "index_put: the key names a place twice",
+                    expected="each place once",
+                    do="tg.index_add adds up what meets in one place",
+                )
+            )
+    return _index_put(x, v, key)
+
+
+def index_add(x: Any, key: Any, v: Any) -> Any:
+    """A copy of x in which v is added to x[key]; a place that the key names twice receives both."""
+    return _index_add(x, v, _key(x, key))
+
+
+@elementwise
+def _masked_fill(x: Any, mask: Any, value: Any) -> Any:
+    return backend.array_module(x, mask).where(mask, value, x)
+
+
+defvjp(
+    _masked_fill,
+    lambda g, y, x, mask, value: where(mask, 0, g),
+    None,
+    lambda g, y, x, mask, value: where(mask, g, 0),
+)
+
+
+def masked_fill(x: Any, mask: Any, value: Any) -> Any:
+    """x, but `value` where the boolean mask holds; the three broadcast against each other."""
+    if not _is_mask(mask):
+        raise ArgumentError(
+            message(f"masked_fill: the mask is {describe(raw(mask))}", expected="booleans", do="for example mask != 0")
+        )
+    return _masked_fill(x, mask, value)
+
+
+@primitive(differentiable=False, expects="integers from 0 to num_classes - 1")
+def one_hot(indices: Any, /, num_classes: int, dtype: Any = np.float32) -> Any:
+    """For each index a row of `num_classes` zeros with a one at its place."""
+    indices = indices if backend.is_array(indices) else np.asarray(indices)
+    if indices.dtype.kind not in "iu":
+        raise ArgumentError(f"{indices.dtype} is no type of an index")
+    if bool(((indices < 0) | (indices >= num_classes)).any()):
+        raise IndexError_(f"an index lies outside 0 .. {num_classes - 1}")
+    return (indices[..., None] == backend.array_module(indices).arange(num_classes)).astype(dtype)
+
+
+# ---- Order ---------------------------------------------------------------------------------------------------------------------
+
+
+@primitive(differentiable=False)
+def argsort(x: Any, /, axis: int = -1) -> Any:
+    """The places of the elements in ascending order along an axis; equals keep their order, NaN comes last."""
+    return np.argsort(x, axis, kind="stable")
+
+
+@primitive(saves=True)
+def sort(x: Any, /, axis: int = -1) -> Any:
+    """The elements in ascending order along an axis; equals keep their order, NaN comes last."""
+    order = np.argsort(x, axis, kind="stable")
+    return np.take_along_axis(x, order, axis), order
+
+
+@backward_of(sort)
+def _(g: Any, y: Any, order: Any, x: Any, axis: int = -1) -> Any:
+    return [_take_along_axis(g, np.argsort(order, axis), axis)]
+
+
+@primitive(differentiable=False)
+def _best(x: Any, /, k: int, axis: int, largest: bool) -> Any:
+    n = x.shape[axis]
+    if not 0 <= k <= n:
+        raise ShapeError(f"k = {k} of {n} elements")
+    order = np.argsort(np.flip(x, axis), axis, kind="stable") if largest else np.argsort(x, axis, kind="stable")
+    if largest:
+        order = n - 1 - np.flip(order, axis)
+    return order[(*_lead(axis, x.ndim), slice(k))]
+
+
+def topk(x: Any, k: int, axis: int = -1, largest: bool = True) -> tuple[Any, Any]:
+    """The k largest (or smallest) elements along an axis, best first, and their places. Of equals the first comes first."""
+    indices = _best(x, k, axis, largest)
+    return take_along_axis(x, indices, axis), indices

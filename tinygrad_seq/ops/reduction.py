@@ -16,8 +16,9 @@ from ..graph import defvjp, primitive
 from .broadcast import broadcast_to
 from .comparison import equal, not_equal
 from .elementwise import exp, over_or_0
+from .joining import concatenate
 from .piecewise import abs, sign, where
-from .shaping import concatenate, expand_dims, flip, reshape, squeeze, swapaxes, transpose
+from .shaping import expand_dims, flip, reshape, squeeze, swapaxes, transpose
 
 Axis = int | tuple[int, ...] | None
 

@@ -1,0 +1,131 @@
+"""Einstein's sum convention: a product of several arrays, its axes named by letters.
+
+    y[output] = sum over the letters that are not in the output of  a[...] b[...] ...
+
+Every specification is first brought into a plain form (no ellipsis, each letter once per operand, each at least twice in all). The
+gradient of an operand is then again an einsum: of the incoming gradient and the other operands.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from string import ascii_letters
+from typing import Any, NoReturn
+
+from .. import backend
+from ..errors import ShapeError, message
+from ..graph import backward_of, primitive, raw
+from .reduction import sum
+from .shaping import diagonal, squeeze, transpose
+
+
+def einsum(subscripts: str, *operands: Any) -> Any:
+    """The sum of products that the subscripts name: "bnk,bkm->bnm" is a stack of matrix products.
+
+    A letter in the output is an axis of it, any other is summed over. Without `->` the output has the letters that occur once, in
+    alphabetical order. `...` stands for further axes, which broadcast. A letter that one operand has twice reads its diagonal.
+    More than two operands are multiplied from left to right.
+    """
+    inputs, output = _parse(subscripts, operands)
+    sizes: dict[str, int] = {}
+    for letters, x in zip(inputs, operands, strict=True):
+        for letter, n in zip(letters, x.shape, strict=True):
+            if sizes.setdefault(letter, n) == 1:
+                sizes[letter] = n
+            elif n not in (1, sizes[letter]):
+                _refuse(subscripts, operands, f"the letter {letter!r} names axes of size {sizes[letter]} and {n}")
+    plain = []
+    for position, (letters, x) in enumerate(zip(inputs, operands, strict=True)):
+        stretched = [i for i, letter in enumerate(letters) if x.shape[i] == 1 < sizes[letter]]
+        if stretched:  # it broadcasts, so it need not be there
+            x = squeeze(x, tuple(stretched))
+            letters = "".join(letter for i, letter in enumerate(letters) if i not in stretched)
+        for letter in sorted(set(letters)):
+            while letters.count(letter) > 1:
+                i = letters.index(letter)
+                j = letters.index(letter, i + 1)
+                x = diagonal(x, 0, i, j)
+                letters = letters[:i] + letters[i + 1 : j] + letters[j + 1 :] + letter
+        elsewhere = {*output, *(letter for other in (*inputs[:position], *inputs[position + 1 :]) for letter in other)}
+        alone = tuple(i for i, letter in enumerate(letters) if letter not in elsewhere)
+        if alone:
+            x = sum(x, axis=alone)
+            letters = "".join(letter for letter in letters if letter in elsewhere)
+        inputs[position] = letters
+        plain.append(x)
+    if len(plain) == 1:
+        return transpose(plain[0], tuple(inputs[0].index(letter) for letter in output))
+    return _einsum(*plain, inputs=tuple(inputs), output=output)
+
+
+@primitive
+def _einsum(*operands: Any, inputs: tuple[str, ...], output: str) -> Any:
+    y, letters = operands[0], inputs[0]
+    for i in range(1, len(operands)):
+        y, letters = _multiply(y, letters, operands[i], inputs[i], {*output, *"".join(inputs[i + 1 :])})
+    return y.transpose([letters.index(letter) for letter in output])
+
+
+@backward_of(_einsum)
+def _(g: Any, y: Any, *operands: Any, inputs: tuple[str, ...], output: str) -> Any:
+    gradients = []
+    for i, letters in enumerate(inputs):
+        others = [*operands[:i], *operands[i + 1 :]]
+        gradients.append(_einsum(g, *others, inputs=(output, *inputs[:i], *inputs[i + 1 :]), output=letters))
+    return gradients
+
+
+def _multiply(a: Any, in_a: str, b: Any, in_b: str, keep: Iterable[str]) -> tuple[Any, str]:
+    """Two operands as a stack of matrix products, and the letters of its axes; summed over what both have and nobody keeps."""
+    stack = "".join(letter for letter in in_a if letter in in_b and letter in keep)
+    summed = "".join(letter for letter in in_a if letter in in_b and letter not in keep)
+    rows = "".join(letter for letter in in_a if letter not in in_b)
+    columns = "".join(letter for letter in in_b if letter not in in_a)
+    size = dict(zip(in_a + in_b, (*a.shape, *b.shape), strict=False))
+
+    def lay(x: Any, letters: str, *groups: str) -> Any:
+        x = x.transpose([letters.index(letter) for group in (stack, *groups) for letter in group])
+        x = x.reshape([size[letter] for letter in stack] + [math.prod(size[letter] for letter in group) for group in groups])
+        return x if x.itemsize in x.strides[-2:] else x.copy()  # BLAS wants rows or columns that are contiguous
+
+    left, right = lay(a, in_a, rows, summed), lay(b, in_b, summed, columns)
+    letters = stack + rows + columns
+    return (left @ right if summed else left * right).reshape([size[letter] for letter in letters]), letters
+
+
+def _parse(subscripts: str, operands: Sequence[Any]) -> tuple[list[str], str]:
+    """The letters of each operand's axes and of the output's, ellipses spelled out."""
+    if not isinstance(subscripts, str):
+        _refuse(subscripts, operands, "the subscripts come first, as a str")
+    given, arrow, output = subscripts.replace(" ", "").partition("->")
+    inputs = given.split(",")
+    if len(inputs) != len(operands):
+        _refuse(subscripts, operands, f"subscripts for {len(inputs)} operands, but {len(operands)} came")
+    for term in (*inputs, output):
+        letters = term.replace("...", "", 1)
+        if not all(letter in ascii_letters for letter in letters):
+            _refuse(subscripts, operands, f"{term!r} is not made of letters and one '...'")
+    free = [letter for letter in reversed(ascii_letters) if letter not in subscripts]
+    widest = ""
+    for i, (term, x) in enumerate(zip(inputs, operands, strict=True)):
+        extra = raw(x).ndim - len(term.replace("...", "", 1))
+        if extra < 0 or (extra and "..." not in term):
+            _refuse(subscripts, operands, f"{term!r} does not name the {x.ndim} axes of operand {i}")
+        letters = "".join(reversed(free[:extra])) if "..." in term else ""
+        widest = max(widest, letters, key=len)
+        inputs[i] = term.replace("...", letters)
+    if not arrow:
+        everything = "".join(inputs)
+        return inputs, widest + "".join(sorted(c for c in set(given) if c in ascii_letters and everything.count(c) == 1))
+    if widest and "..." not in output:
+        _refuse(subscripts, operands, "the axes of '...' are missing in the output")
+    output = output.replace("...", widest)
+    if len(set(output)) < len(output) or not set(output) <= set("".join(inputs)):
+        _refuse(subscripts, operands, f"the output {output!r} repeats a letter, or has one that no operand has")
+    return inputs, output
+
+
+def _refuse(subscripts: Any, operands: Sequence[Any], why: str) -> NoReturn:
+    shapes = ", ".join(str(tuple(raw(x).shape)) for x in operands if backend.is_array(raw(x)))
+    raise ShapeError(message(f"einsum: {why}", expected='for example "bnk,km->bnm"', got=f"{subscripts!r} for shapes {shapes}"))

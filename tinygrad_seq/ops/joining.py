@@ -1,0 +1,136 @@
+"""Joining arrays and cutting them apart, each the derivative of the other: concatenate and split, stack and unstack.
+
+However many pieces, each is one op: the stack of T states, and its derivative, cost what the elements cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from .. import backend
+from ..errors import AxisError, ShapeError, message
+from ..graph import backward_of, primitive, raw
+
+
+@primitive(expects="arrays that agree in every axis but the one that is joined")
+def _concatenate(*arrays: Any, axis: int) -> Any:
+    return np.concatenate(arrays, axis)
+
+
+@backward_of(_concatenate)
+def _(g: Any, y: Any, *arrays: Any, axis: int) -> Any:
+    return _split(g, _ends(a.shape[axis] for a in arrays)[:-1], axis)
+
+
+def concatenate(arrays: Iterable[Any], axis: int = 0) -> Any:
+    """The arrays joined along an axis that they have."""
+    return _concatenate(*_some("concatenate", arrays), axis=axis)
+
+
+@primitive(expects="arrays of one shape")
+def _stack(*arrays: Any, axis: int) -> Any:
+    return np.stack(arrays, axis)
+
+
+@backward_of(_stack)
+def _(g: Any, y: Any, *arrays: Any, axis: int) -> Any:
+    return unstack(g, axis)
+
+
+def stack(arrays: Iterable[Any], axis: int = 0) -> Any:
+    """The arrays, all of one shape, joined along a new axis.
+
+    T arrays (B, H) -> (T, B, H). The derivative hands each array a view of the gradient.
+    """
+    return _stack(*_some("stack", arrays), axis=axis)
+
+
+def _some(who: str, arrays: Iterable[Any]) -> list[Any]:
+    arrays = list(arrays)
+    if not arrays:
+        raise ShapeError(message(f"{who}: no arrays", expected="at least one"))
+    return arrays
+
+
+@primitive(multiple=True)
+def unstack(x: Any, /, axis: int = 0) -> tuple[Any, ...]:
+    """The slices of x along an axis, as a tuple of views without that axis. One op, however many there are."""
+    moved = np.moveaxis(x, axis, 0)
+    return tuple(moved[i, ...] for i in range(moved.shape[0]))
+
+
+@backward_of(unstack)
+def _(g: Any, y: Any, x: Any, axis: int = 0) -> Any:
+    return [stack(_arrived(g, y.shape), axis)]
+
+
+@primitive(multiple=True)
+def _split(x: Any, /, ends: tuple[int, ...], axis: int) -> tuple[Any, ...]:
+    lead = (slice(None),) * (axis % x.ndim)
+    return tuple(x[(*lead, slice(start, end))] for start, end in zip((0, *ends), (*ends, None), strict=True))
+
+
+@backward_of(_split)
+def _(g: Any, y: Any, x: Any, ends: tuple[int, ...], axis: int) -> Any:
+    return [concatenate(_arrived(g, y.shape), axis)]
+
+
+def split(x: Any, indices_or_sections: int | Sequence[int], axis: int = 0) -> tuple[Any, ...]:
+    """x cut along an axis into equal sections, or at the given places: a tuple of views.
+
+    3 -> three sections of one length; (2, 5) -> x[:2], x[2:5], x[5:].
+    """
+    n = x.shape[place("split", axis, x.ndim)]
+    if isinstance(indices_or_sections, (int, np.integer)) and indices_or_sections > 0 and n % indices_or_sections:
+        raise ShapeError(
+            message(
+                f"split: axis {axis} of size {n} does not divide into {indices_or_sections} equal sections",
+                got=f"x of shape {x.shape}",
+                do="tg.array_split allows sections that differ by one",
+            )
+        )
+    return _cut("split", x, indices_or_sections, axis, n)
+
+
+def array_split(x: Any, indices_or_sections: int | Sequence[int], axis: int = 0) -> tuple[Any, ...]:
+    """As `split`, but the first sections may be longer by one than the last."""
+    return _cut("array_split", x, indices_or_sections, axis, x.shape[place("array_split", axis, x.ndim)])
+
+
+def _cut(who: str, x: Any, places: int | Sequence[int], axis: int, n: int) -> tuple[Any, ...]:
+    if isinstance(places, (int, np.integer)):
+        if places < 1:
+            raise ShapeError(message(f"{who}: {places} sections", expected="at least one"))
+        each, more = divmod(n, int(places))
+        ends = _ends(each + (i < more) for i in range(places))[:-1]
+    else:
+        ends = tuple(min(max(int(i) + n if i < 0 else int(i), 0), n) for i in places)
+        if list(ends) != sorted(ends):
+            raise ShapeError(message(f"{who}: the places {list(places)} to cut at do not ascend", expected=f"0 <= ... <= {n}"))
+    return _split(x, ends, axis)  # type: ignore[no-any-return]
+
+
+def _ends(lengths: Iterable[int]) -> tuple[int, ...]:
+    """Where consecutive pieces of these lengths end."""
+    return tuple(np.cumsum(list(lengths)).tolist())
+
+
+def _arrived(gs: Sequence[Any], shapes: Sequence[tuple[int, ...]]) -> list[Any]:
+    """The gradients of all outputs, zero where none arrived."""
+    known = next(raw(g) for g in gs if g is not None)
+    zero = backend.array_module(known).zeros((), known.dtype)
+    zeros = cache(lambda shape: np.broadcast_to(zero, shape))
+    return [zeros(shape) if g is None else g for g, shape in zip(gs, shapes, strict=True)]
+
+
+def place(who: str, axis: int, ndim: int) -> int:
+    """The axis counted from the left."""
+    if not -ndim <= axis < ndim:
+        raise AxisError(
+            message(f"{who}: axis {axis} is out of bounds", expected=f"-{ndim} <= axis < {ndim} for an array of {ndim} axes")
+        )
+    return axis % ndim
