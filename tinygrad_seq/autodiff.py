@@ -86,7 +86,8 @@ def sweep(
                 modes.frame = frames[node.frame]
             else:
                 y, inputs = (node if node.out is None else node.out), node.raw
-            params, edge, whole = node.params, prim.edge, prim.backward
+            params, whole = node.params, prim.backward
+            edge = prim.edge if create_graph else prim.raw_edge
             if whole is None:
                 rows: Any = prim.rows or _no_rule(node)
             elif prim.saves:
@@ -97,17 +98,24 @@ def sweep(
             for a, row, x in zip(node.args, rows, node.raw):  # noqa: B905 (defvjp counted the rows)
                 q = None if row is None else a if type(a) is Node else node_of(a)
                 if q is None or (useful is not None and q not in useful):
-                    contributions.append(None)
+                    if watch:
+                        contributions.append(None)
                     continue
                 c = row(g, y, *inputs, **params) if whole is None else row
                 if edge is not None and c.shape != x.shape:
                     c = edge(c, x.shape)
-                if watch or anomaly:
+                if watch:
                     c = c.write_out(x) if isinstance(c, Deferred) else c
                     contributions.append(c)
-                    if anomaly:
-                        _check(node, contributions, g)
-                if create_graph or isinstance(c, Deferred) or type(q) is MultiNode:
+                if anomaly:
+                    _check(node, a, g, c)
+                if isinstance(c, Deferred):
+                    pending = grads.get(q)
+                    if type(pending) is _Pending and pending.kind is type(c) and len(pending.parts) < c.chunk:
+                        pending.parts.append(c)
+                    else:
+                        _arrive(a, q, c, grads, heap)
+                elif create_graph or type(q) is MultiNode:
                     _arrive(a, q, c, grads, heap)
                 elif q not in grads:
                     grads[q] = c
@@ -252,12 +260,12 @@ def _backward_twin(frame: Frame | None) -> Frame:
     return Frame(frame.parent, frame.owner, frame.step, backward=True)
 
 
-def _check(node: Node, contributions: list[Any], g: Any) -> None:
-    """Anomaly mode: the contribution just made, the last of the list, must be finite."""
+def _check(node: Node, a: Any, g: Any, c: Any) -> None:
+    """Anomaly mode: the contribution just made to the argument `a` must be finite."""
     assert node.prim is not None
-    label = guards.labels(node.prim, node.args)[len(contributions) - 1]
+    label = next(label for label, b in zip(guards.labels(node.prim, node.args), node.args, strict=True) if b is a)
     incoming = [raw(part) for part in (g if isinstance(g, tuple) else (g,)) if part is not None]
-    guards.check_backward(node, label, incoming, raw(contributions[-1]))
+    guards.check_backward(node, label, incoming, raw(c.write_out(a) if isinstance(c, Deferred) else c))
 
 
 def _no_rule(node: Node) -> Sequence[Any]:

@@ -7,15 +7,16 @@ what no derivative reads dies at once. Node orders come from one clock and are a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from typing import Any, TypeVar, cast
 
 import numpy as np
+from numpy import ndarray
 
 from . import backend, errors
 from .errors import GraphError, message
-from .frames import Frame, thread, tick
+from .frames import Frame, Modes, thread, tick
 from .guards import check_forward, check_unwritten, explain, foreign, user_line
 from .reads import reads
 
@@ -245,7 +246,7 @@ class Primitive:
     """What the tape knows of an op: how to run it, its derivative rules, and how its errors read."""
 
     __slots__ = (
-        "arrays", "backward", "differentiable", "dropped", "edge", "expects", "function", "multiple", "name", "names", "rows", "saves"
+        "arrays", "backward", "differentiable", "plans", "edge", "raw_edge", "expects", "function", "multiple", "name", "names", "raw_edge", "rows", "saves"
     )  # fmt: skip
 
     def __init__(self, function: Callable[..., Any], differentiable: bool, multiple: bool, saves: bool, expects: str):
@@ -260,15 +261,17 @@ class Primitive:
         self.names = positional
         self.rows: tuple[Callable[..., Any] | None, ...] = ()
         self.backward: Callable[..., Any] | None = None
-        self.edge: Callable[[Any, tuple[int, ...]], Any] | None = None  # fits a cotangent to its argument's shape
-        self.dropped: dict[int, tuple[bool, tuple[int, ...]]] = {}
+        self.edge: Callable[[Any, tuple[int, ...]], Any] | None = None  # fits a cotangent to its argument's shape,
+        self.raw_edge: Callable[[Any, tuple[int, ...]], Any] | None = None  # a bare one
+        self.plans: list[tuple[bool, tuple[int, ...]] | None] = [None] * 2 ** int(min(self.arrays, 8))  # see `plan`
 
     def plan(self, tracked: int) -> tuple[bool, tuple[int, ...]]:
-        """Whether the output, and which arguments, are not read by the derivative, given which arguments need one (a bit mask)."""
+        """Whether the derivative reads the output, and which arguments it does not read, given which need one (a bit mask)."""
         rules = [self.backward] if self.backward else [row for i, row in enumerate(self.rows) if tracked >> i & 1 and row]
-        read = [reads(rule, saves=self.saves) for rule in rules]
-        unread = tuple(i for i in range(8) if tracked >> i & 1 and not any(i in r or "*" in r for r in read))
-        self.dropped[tracked] = plan = (bool(rules) and not any("y" in r for r in read), unread if rules else ())
+        read = set().union(*(reads(rule, saves=self.saves) for rule in rules))
+        needed = range(8) if not rules or "*" in read else read
+        plan = (not rules or "y" in read, tuple(i for i in range(8) if tracked >> i & 1 and i not in needed))
+        self.plans[tracked] = plan
         return plan
 
 
@@ -286,18 +289,25 @@ def primitive(
     if f is None:
         return lambda g: primitive(g, differentiable=differentiable, multiple=multiple, saves=saves, expects=expects)
     prim = Primitive(f, differentiable, multiple, saves, expects)
-    arrays, names, run, dropped = prim.arrays, prim.names, f, prim.dropped
-    ndarray, here = np.ndarray, thread
+    dispatch = _general
+    if differentiable and not (multiple or saves):
+        dispatch = {1: _unary, 2: _binary if len(prim.names) == 2 else _general}.get(prim.arrays, _general)
+    call = wraps(f)(dispatch(prim))
+    call.primitive = prim  # type: ignore[attr-defined]
+    return call
 
-    @wraps(f)
+
+def _general(prim: Primitive) -> Callable[..., Any]:
+    """The call of a primitive: take the arrays out of the values, run, record."""
+    run, arrays, names, here = prim.function, prim.arrays, prim.names, thread
+
     def call(*args: Any, **params: Any) -> Any:
         if len(args) > arrays:  # parameters given by position
             params.update(zip(names[int(arrays) :], args[int(arrays) :], strict=False))
             args = args[: int(arrays)]
-        traced = bare = False
-        tracked, bit = 0, 1
-        inputs = []
-        sources = []
+        traced, bare, tracked, bit = False, False, 0, 1
+        inputs: list[Any] = []
+        sources: list[Any] = []
         for a in args:
             if isinstance(a, Value):
                 traced = True
@@ -309,8 +319,7 @@ def primitive(
                     tracked |= bit
                     sources.append(node if type(node) is Node else Output(node, a._index))
             else:
-                if type(a) is ndarray:
-                    bare = True
+                bare = bare or type(a) is ndarray
                 inputs.append(a)
                 sources.append(a)
             bit = bit << 1 & 255 or 128  # the arguments of a variadic op from the eighth on share a bit
@@ -319,50 +328,130 @@ def primitive(
         except Exception as cause:
             raise explain(prim, args, inputs, params, cause) from (cause if foreign(prim) else None)
         if not traced:
-            return out[0] if saves else out
-        saved = None
-        if saves:
-            out, saved = out
-        if not multiple and type(out) is not ndarray:
-            out = out if backend.is_array(out) else np.asarray(out)
+            return out[0] if prim.saves else out
         modes = here.modes
-        if modes.anomaly:
-            check_forward(prim, args, inputs, out)
-        if not (tracked and modes.record and differentiable):
-            return tuple(box(o, None) for o in out) if multiple else box(out, None)
-        if bare:  # their owner may write to them later; the tape needs them as they are now
-            for i, a in enumerate(args):
-                if type(a) is ndarray and a.flags.writeable:
-                    inputs[i] = sources[i] = a.copy()
-        drop_out, unread = dropped.get(tracked) or prim.plan(tracked)
+        if not (tracked and modes.record and prim.differentiable):
+            return _constant(prim, args, inputs, out[0] if prim.saves else out)
+        if bare:
+            for i, source in enumerate(sources):
+                inputs[i] = sources[i] = _as_it_is_now(source) if source is inputs[i] else source
+        keep_out, unread = prim.plans[tracked] or prim.plan(tracked)
         for i in unread:
             inputs[i] = sources[i]
-        node = MultiNode() if multiple else Node()
-        node.prim = prim
-        node.args = sources
-        node.raw = inputs
-        node.params = params
-        node.out = None if drop_out else out
-        node.order = tick()
-        node.frame = modes.frame
-        node.notes = None
-        if saves:
-            node.saved = saved
-        if modes.anomaly:
-            node.source = user_line()
-        if multiple:
-            node.shape = tuple(o.shape for o in out)
-            node.dtype = tuple(o.dtype for o in out)
-            return tuple(box(o, node, i) for i, o in enumerate(out))
-        node.shape = out.shape
-        node.dtype = out.dtype
-        value = _new(Value.boxes)
-        value._data = out
-        value.node = node
-        return value
+        return _record(prim, sources, inputs, params, out, keep_out, modes)
 
-    call.primitive = prim  # type: ignore[attr-defined]
     return call
+
+
+def _unary(prim: Primitive) -> Callable[..., Any]:
+    """`_general` for one array, without its loops."""
+    run, plans, general, here = prim.function, prim.plans, _general(prim), thread
+
+    def call(a: Any, *others: Any, **params: Any) -> Any:
+        if others or not isinstance(a, Value):
+            return general(a, *others, **params)
+        x, node = a._data, a.node
+        try:
+            out = run(x, **params)
+        except Exception as cause:
+            raise explain(prim, [a], [x], params, cause) from (cause if foreign(prim) else None)
+        modes = here.modes
+        if node is None or not modes.record:
+            return _constant(prim, [a], [x], out)
+        sources = [node if type(node) is Node else Output(node, a._index)]
+        keep_out, unread = plans[1] or prim.plan(1)
+        return _record(prim, sources, sources if unread else [x], params, out, keep_out, modes)
+
+    return call
+
+
+def _binary(prim: Primitive) -> Callable[..., Any]:
+    """`_general` for two arrays and no parameters, without its loops."""
+    run, plans, general, here = prim.function, prim.plans, _general(prim), thread
+
+    def call(a: Any, b: Any, *others: Any, **params: Any) -> Any:
+        if others or params or not (isinstance(a, Value) or isinstance(b, Value)):
+            return general(a, b, *others, **params)
+        x, y, left, right, tracked = a, b, a, b, 0
+        if isinstance(a, Value):
+            x = a._data
+            if a.node is not None:
+                tracked, left = 1, a.node
+                if type(left) is not Node:
+                    left = Output(left, a._index)
+        if isinstance(b, Value):
+            y = b._data
+            if b.node is not None:
+                tracked, right = tracked | 2, b.node
+                if type(right) is not Node:
+                    right = Output(right, b._index)
+        try:
+            out = run(x, y)
+        except Exception as cause:
+            raise explain(prim, [a, b], [x, y], params, cause) from (cause if foreign(prim) else None)
+        modes = here.modes
+        if not (tracked and modes.record):
+            return _constant(prim, [a, b], [x, y], out)
+        if x is left:
+            x = left = _as_it_is_now(x)
+        elif y is right:
+            y = right = _as_it_is_now(y)
+        keep_out, unread = plans[tracked] or prim.plan(tracked)
+        sources = [left, right]
+        inputs = sources if len(unread) == 2 else [left if 0 in unread else x, right if 1 in unread else y]
+        return _record(prim, sources, inputs, params, out, keep_out, modes)
+
+    return call
+
+
+def _as_it_is_now(x: Any) -> Any:
+    """A bare array that its owner may write to, copied: the tape needs it as it is now. A number as it is."""
+    return x.copy() if type(x) is ndarray and x.flags.writeable else x
+
+
+def _constant(prim: Primitive, args: Sequence[Any], inputs: list[Any], out: Any) -> Any:
+    """The result of a primitive that is not recorded, as a value."""
+    if thread.modes.anomaly:
+        check_forward(prim, args, inputs, out)
+    return tuple([box(o, None) for o in out]) if prim.multiple else box(_array(out), None)
+
+
+def _record(
+    prim: Primitive, sources: list[Any], inputs: list[Any], params: dict[str, Any], out: Any, keep_out: bool, modes: Modes
+) -> Any:
+    """The result of a primitive as a value, with the node that made it."""
+    node = MultiNode() if prim.multiple else Node()
+    if prim.saves:
+        out, node.saved = out
+    node.prim = prim
+    node.args = sources
+    node.raw = inputs
+    node.params = params
+    node.order = tick()
+    node.frame = modes.frame
+    node.notes = None
+    if modes.anomaly:
+        node.source = user_line()
+        check_forward(prim, sources, inputs, out)
+    if prim.multiple:
+        node.out = out if keep_out else None
+        node.shape = tuple([o.shape for o in out])
+        node.dtype = tuple([o.dtype for o in out])
+        return tuple([box(o, node, i) for i, o in enumerate(out)])
+    if type(out) is not ndarray:
+        out = _array(out)
+    node.out = out if keep_out else None
+    node.shape = out.shape
+    node.dtype = out.dtype
+    value = _new(Value.boxes)
+    value._data = out
+    value.node = node
+    return value
+
+
+def _array(out: Any) -> Any:
+    """A NumPy scalar, which reductions return, as the 0-d array that it means."""
+    return out if backend.is_array(out) else np.asarray(out)
 
 
 def defvjp(f: Callable[..., Any], *rows: Callable[..., Any] | None) -> None:
@@ -376,6 +465,7 @@ def defvjp(f: Callable[..., Any], *rows: Callable[..., Any] | None) -> None:
     if len(rows) != prim.arrays:
         raise TypeError(f"defvjp({prim.name}): {len(rows)} rows for {prim.arrays} array arguments {prim.names}")
     prim.rows = rows
+    prim.plans[:] = [None] * len(prim.plans)
 
 
 def backward_of(f: Callable[..., Any]) -> Callable[[F], F]:

@@ -41,5 +41,5 @@ def elementwise(f: Callable[..., Any] | None = None, *, differentiable: bool = T
     if f is None:
         return lambda h: elementwise(h, differentiable=differentiable, expects=expects)
     call = primitive(f, differentiable=differentiable, expects=expects)
-    call.primitive.edge = sum_to
+    call.primitive.edge, call.primitive.raw_edge = sum_to, sum_to.primitive.function
     return call
