@@ -292,7 +292,7 @@ def norm(x: Any, ord: float | str | None = None, axis: Axis = None, keepdims: bo
     if len(axes) == 2 and ord in (1, -1, math.inf, -math.inf):
         inner, outer = axes if ord in (1, -1) else axes[::-1]
         sums = sum(abs(x), axis=inner, keepdims=True)
-        y = max(sums, axis=outer, keepdims=True) if ord > 0 else min(sums, axis=outer, keepdims=True)  # type: ignore[operator]
+        y = max(sums, axis=outer, keepdims=True) if ord > 0 else min(sums, axis=outer, keepdims=True)
         return y if keepdims else squeeze(y, axis=axes)
     raise ShapeError(
         message(
