@@ -37,16 +37,10 @@ def parameters(f: Any) -> list[str] | None:
 
 def _from_docstring(f: Any) -> list[str] | None:
     """`_ndarray_base.sort(self, int axis=-1, kind=None)` -> ["self", "axis", "kind"]."""
-    found = re.match(
-        r"[\w.]+\((.*?)\)(?: ->.*)?$", (f.__doc__ or "").partition("\n")[0]
-    )
+    found = re.match(r"[\w.]+\((.*?)\)(?: ->.*)?$", (f.__doc__ or "").partition("\n")[0])
     if found is None or "**" in found[1]:
         return None
-    names = [
-        part.partition("=")[0].split()[-1]
-        for part in found[1].split(",")
-        if part.strip()
-    ]
+    names = [part.partition("=")[0].split()[-1] for part in found[1].split(",") if part.strip()]
     return [name for name in names if name not in ("*", "/")]
 
 
@@ -63,27 +57,15 @@ def names_of(module: Any, ufunc: type, depth: int = 0) -> dict[str, Any]:
             if depth < 2 and name in MODULES:
                 found[name] = names_of(value, ufunc, depth + 1)
         else:
-            found[name] = (
-                parameters(value)
-                if callable(value) and not isinstance(value, type)
-                else None
-            )
+            found[name] = parameters(value) if callable(value) and not isinstance(value, type) else None
     return found
 
 
 def methods_of(kind: type) -> dict[str, list[str] | None]:
     """The public methods of a class with their parameters; null marks an attribute."""
-    found = {
-        name: getattr(kind, name) for name in dir(kind) if not name.startswith("_")
-    }
-    listed = {
-        name: parameters(value) if callable(value) else None
-        for name, value in found.items()
-    }
-    return {
-        name: None if names is None else [n for n in names if n != "self"]
-        for name, names in listed.items()
-    }
+    found = {name: getattr(kind, name) for name in dir(kind) if not name.startswith("_")}
+    listed = {name: parameters(value) if callable(value) else None for name, value in found.items()}
+    return {name: None if names is None else [n for n in names if n != "self"] for name, names in listed.items()}
 
 
 def hollow(cupy: Any, shape: tuple[int, ...], dtype: str) -> Any:
@@ -92,22 +74,14 @@ def hollow(cupy: Any, shape: tuple[int, ...], dtype: str) -> Any:
         return cupy.zeros(shape, dtype)
     size = 4096
     memory = ctypes.create_string_buffer(size)
-    pointer = cupy.cuda.MemoryPointer(
-        cupy.cuda.UnownedMemory(ctypes.addressof(memory), size, memory, 0), 0
-    )
+    pointer = cupy.cuda.MemoryPointer(cupy.cuda.UnownedMemory(ctypes.addressof(memory), size, memory, 0), 0)
     return cupy.ndarray(shape, dtype, pointer)
 
 
 def methods_of_ufuncs(cupy: Any, ufuncs: list[str]) -> dict[str, list[str]]:
     """For each method of a ufunc, the ufuncs that have it. Asked by calling: the others say that it is not supported."""
     x, at = hollow(cupy, (2,), "int32"), hollow(cupy, (2,), "int64")
-    arguments = {
-        "at": (x, at, 1),
-        "reduceat": (x, at),
-        "outer": (x, x),
-        "reduce": (x,),
-        "accumulate": (x,),
-    }
+    arguments = {"at": (x, at, 1), "reduceat": (x, at), "outer": (x, x), "reduce": (x,), "accumulate": (x,)}
     found: dict[str, list[str]] = {method: [] for method in UFUNC_METHODS}
     for name in ufuncs:
         f = getattr(cupy, name)
@@ -135,31 +109,19 @@ def surface() -> dict[str, Any]:
             "names": names,
             "ndarray": methods_of(cupy.ndarray),
             "operators": [name for name in dir(cupy.ndarray) if name.startswith("__")],
-            "generator": [
-                name for name in dir(cupy.random.Generator) if not name.startswith("_")
-            ],
+            "generator": [name for name in dir(cupy.random.Generator) if not name.startswith("_")],
             "special": names_of(cupyx.scipy.special, cupy.ufunc),
-            "ufunc_methods": methods_of_ufuncs(
-                cupy, [name for name, kind in names.items() if kind == "ufunc"]
-            ),
+            "ufunc_methods": methods_of_ufuncs(cupy, [name for name, kind in names.items() if kind == "ufunc"]),
         }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help="compare instead of writing; exit 1 where they differ",
-    )
+    parser.add_argument("--check", action="store_true", help="compare instead of writing; exit 1 where they differ")
     if parser.parse_args().check:
         known, found = json.loads(PATH.read_text()), surface()
         differing = [part for part in found if found[part] != known.get(part)]
-        print(
-            f"differs in: {', '.join(differing)}"
-            if differing
-            else f"agrees with CuPy {found['cupy']}"
-        )
+        print(f"differs in: {', '.join(differing)}" if differing else f"agrees with CuPy {found['cupy']}")
         return bool(differing)
     PATH.write_text(json.dumps(surface(), indent=0, sort_keys=True) + "\n")
     print(f"wrote {PATH.name}")

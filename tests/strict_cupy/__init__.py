@@ -20,18 +20,7 @@ from tinygrad_seq import backend
 from .array import SURFACE, Device, StrictArray, no_syncs, syncs, uploads
 from .functions import xp
 
-__all__ = [
-    "SURFACE",
-    "Device",
-    "StrictArray",
-    "install",
-    "installed",
-    "no_syncs",
-    "syncs",
-    "uninstall",
-    "uploads",
-    "xp",
-]
+__all__ = ["SURFACE", "Device", "StrictArray", "install", "installed", "no_syncs", "syncs", "uninstall", "uploads", "xp"]
 
 DEVICE = "strict"
 

@@ -17,12 +17,8 @@ import numpy as np
 
 SURFACE = json.loads((Path(__file__).parent / "surface.json").read_text())
 
-syncs: list[
-    str
-] = []  # every wait for the device that the code did not ask for by `get`: float(), bool(), a boolean mask, ...
-uploads: list[
-    str
-] = []  # every index that came from the host and had to be copied to the device
+syncs: list[str] = []  # every wait for the device that the code did not ask for by `get`: float(), bool(), a boolean mask, ...
+uploads: list[str] = []  # every index that came from the host and had to be copied to the device
 
 SCALARS = (bool, int, float, complex, np.generic)
 
@@ -32,7 +28,7 @@ def quiet() -> Any:
     return np.errstate(all="ignore")
 
 
-# ---- Devices: an array belongs to one, and only the current one computes -------------------------------------------------------
+# ---- Devices: an array belongs to one, and only the current one computes --------------------------------
 
 
 class _Current(threading.local):
@@ -69,11 +65,9 @@ class Device:
         return f"<strict Device {self.id}>"
 
 
-# ---- In and out of the wrapper ----------------------------------------------------------------------------------------------------
+# ---- In and out of the wrapper --------------------------------------------------------------------------
 
-_owners: WeakValueDictionary[int, StrictArray] = (
-    WeakValueDictionary()
-)  # by the id of the NumPy array that owns the memory
+_owners: WeakValueDictionary[int, StrictArray] = WeakValueDictionary()  # by the id of the NumPy array that owns the memory
 
 
 def wrap(x: Any) -> Any:
@@ -95,9 +89,7 @@ def wrap(x: Any) -> Any:
             array._number = array._owner._number
         return array
     if isinstance(x, (tuple, list)):
-        return (
-            type(x)(map(wrap, x)) if type(x) in (tuple, list) else tuple(map(wrap, x))
-        )  # no named tuples in CuPy
+        return type(x)(map(wrap, x)) if type(x) in (tuple, list) else tuple(map(wrap, x))  # no named tuples in CuPy
     return x
 
 
@@ -122,12 +114,7 @@ def check_dtype(dtype: Any) -> None:
         raise ValueError(f"Unsupported dtype {np.dtype(dtype)}")
 
 
-def check_call(
-    who: str,
-    parameters: list[str] | None,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> None:
+def check_call(who: str, parameters: list[str] | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Raise unless CuPy's function has these parameters."""
     if parameters is None:
         check_dtype(kwargs.get("dtype"))
@@ -138,9 +125,7 @@ def check_call(
         raise TypeError(f"{who}() got an unexpected keyword argument {unknown[0]!r}")
     if len(names) == len(parameters):
         if len(args) > len(names):
-            raise TypeError(
-                f"{who}() takes {len(names)} positional arguments but {len(args)} were given"
-            )
+            raise TypeError(f"{who}() takes {len(names)} positional arguments but {len(args)} were given")
         check_dtype({**dict(zip(names, args, strict=False)), **kwargs}.get("dtype"))
 
 
@@ -158,12 +143,10 @@ def index(key: Any) -> Any:
 
 def _masks(key: Any) -> int:
     parts = key if isinstance(key, tuple) else (key,)
-    return sum(
-        isinstance(part, np.ndarray) and part.dtype.kind == "b" for part in parts
-    )
+    return sum(isinstance(part, np.ndarray) and part.dtype.kind == "b" for part in parts)
 
 
-# ---- The array --------------------------------------------------------------------------------------------------------------------
+# ---- The array ------------------------------------------------------------------------------------------
 
 
 class StrictArray:
@@ -179,9 +162,7 @@ class StrictArray:
 
     # What it is
 
-    shape = property(
-        lambda x: x._a.shape, lambda x, shape: setattr(x._a, "shape", shape)
-    )
+    shape = property(lambda x: x._a.shape, lambda x, shape: setattr(x._a, "shape", shape))
     dtype = property(lambda x: x._a.dtype)
     ndim = property(lambda x: x._a.ndim)
     size = property(lambda x: x._a.size)
@@ -210,31 +191,19 @@ class StrictArray:
 
     # To the host: by `get`, which is meant; or by the way, which is counted
 
-    def get(
-        self,
-        stream: Any = None,
-        order: str = "C",
-        out: Any = None,
-        blocking: bool = True,
-    ) -> np.ndarray:
+    def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> np.ndarray:
         if out is None:
             return self._a.copy()
         out[...] = self._a
         return out
 
     def set(self, arr: np.ndarray, stream: Any = None) -> None:
-        if (
-            not isinstance(arr, np.ndarray)
-            or arr.dtype != self.dtype
-            or arr.shape != self.shape
-        ):
+        if not isinstance(arr, np.ndarray) or arr.dtype != self.dtype or arr.shape != self.shape:
             raise TypeError("set: needs a host array of the same dtype and shape")
         self._a[...] = arr
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
-        raise TypeError(
-            "Implicit conversion to a NumPy array is not allowed. Please use `.get()`"
-        )
+        raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`")
 
     def __float__(self) -> float:
         syncs.append("float")
@@ -286,25 +255,14 @@ class StrictArray:
     def __deepcopy__(self, memo: dict[int, Any]) -> StrictArray:
         return self.copy()
 
-    def astype(
-        self,
-        dtype: Any,
-        order: str = "K",
-        casting: str | None = None,
-        subok: Any = None,
-        copy: bool = True,
-    ) -> StrictArray:
+    def astype(self, dtype: Any, order: str = "K", casting: str | None = None, subok: Any = None, copy: bool = True) -> StrictArray:
         check_dtype(dtype)
         with quiet():
-            changed = self._a.astype(
-                dtype, order=order, casting=casting or "unsafe", copy=copy
-            )
+            changed = self._a.astype(dtype, order=order, casting=casting or "unsafe", copy=copy)
         return self if changed is self._a else wrap(changed)
 
     def view(self, dtype: Any = None, type: Any = None) -> StrictArray:
-        if type is not None or (
-            isinstance(dtype, __builtins_type__) and issubclass(dtype, np.ndarray)
-        ):
+        if type is not None or (isinstance(dtype, __builtins_type__) and issubclass(dtype, np.ndarray)):
             raise TypeError("view: the class of a device array cannot be changed")
         check_dtype(dtype)
         return wrap(self._a.view() if dtype is None else self._a.view(dtype))
@@ -327,21 +285,15 @@ class StrictArray:
         elif not isinstance(value, SCALARS) and getattr(value, "shape", None) != ():
             raise ValueError(f"non-scalar {type(value)} cannot be used for fill")
         with quiet():
-            self._a[key] = (
-                strip(value, "setitem") if isinstance(value, StrictArray) else value
-            )
+            self._a[key] = strip(value, "setitem") if isinstance(value, StrictArray) else value
 
     def _check_once(self, key: Any) -> None:
         """Refuse an assignment that names an element twice: NumPy keeps the last value, a device any of them."""
         parts = key if isinstance(key, tuple) else (key,)
-        if any(
-            isinstance(part, np.ndarray) and part.dtype.kind in "iu" for part in parts
-        ):
+        if any(isinstance(part, np.ndarray) and part.dtype.kind in "iu" for part in parts):
             where = np.arange(self.size).reshape(self.shape)[key]
             if np.unique(where).size < where.size:
-                raise ValueError(
-                    "setitem: an element is assigned twice; which value stays is undefined on a device"
-                )
+                raise ValueError("setitem: an element is assigned twice; which value stays is undefined on a device")
 
     def scatter_add(self, slices: Any, value: Any) -> None:
         np.add.at(self._a, index(slices), strip(value, "scatter_add"))
@@ -354,25 +306,19 @@ class StrictArray:
 
     # NumPy's functions called on a device array are passed on to the twin, where there is one
 
-    def __array_ufunc__(
-        self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any
-    ) -> Any:
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
         twin = getattr(_functions(), ufunc.__name__, None)
-        if twin is None:
+        if twin is None or any(
+            hasattr(x, "__array_ufunc__") and not isinstance(x, (StrictArray, np.ndarray, *SCALARS)) for x in inputs
+        ):
             return NotImplemented
         if "out" in options:
             if len(options["out"]) != 1:
-                raise ValueError(
-                    "The 'out' parameter must have exactly one array value"
-                )
+                raise ValueError("The 'out' parameter must have exactly one array value")
             options["out"] = options["out"][0]
-        return (twin if method == "__call__" else getattr(twin, method))(
-            *inputs, **options
-        )
+        return (twin if method == "__call__" else getattr(twin, method))(*inputs, **options)
 
-    def __array_function__(
-        self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any
-    ) -> Any:
+    def __array_function__(self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any) -> Any:
         if not all(issubclass(kind, (StrictArray, np.ndarray)) for kind in types):
             return NotImplemented
         twin: Any = _functions()
@@ -395,11 +341,9 @@ class Flags:
     """`a.flags`: CuPy knows three; nothing is ever read-only on a device."""
 
     def __init__(self, a: np.ndarray, owner: StrictArray | None):
-        self.c_contiguous, self.f_contiguous, self.owndata = (
-            a.flags.c_contiguous,
-            a.flags.f_contiguous,
-            owner is None,
-        )
+        self.c_contiguous, self.f_contiguous, self.owndata = (a.flags.c_contiguous, a.flags.f_contiguous, owner is None)
+
+    __slots__ = ("c_contiguous", "f_contiguous", "owndata")
 
     def __getitem__(self, name: str) -> bool:
         return getattr(self, name.lower())
@@ -415,7 +359,7 @@ def _functions() -> Any:
     return xp
 
 
-# ---- The other methods, and the operators -------------------------------------------------------------------------------------------
+# ---- The other methods, and the operators ---------------------------------------------------------------
 
 
 def _method(name: str, parameters: list[str]) -> Callable[..., Any]:
@@ -423,37 +367,23 @@ def _method(name: str, parameters: list[str]) -> Callable[..., Any]:
         check_call(name, parameters, args, kwargs)
         out = kwargs.get("out")
         with quiet():
-            result = getattr(strip(self, name), name)(
-                *strip(args, name), **{k: strip(v, name) for k, v in kwargs.items()}
-            )
+            result = getattr(strip(self, name), name)(*strip(args, name), **{k: strip(v, name) for k, v in kwargs.items()})
         return out if out is not None else wrap(result)
 
     call.__name__ = name
     return call
 
 
-def _operator(
-    ufunc: str, *, swapped: bool = False, in_place: bool = False
-) -> Callable[..., Any]:
+def _operator(ufunc: str, *, swapped: bool = False, in_place: bool = False) -> Callable[..., Any]:
     def call(self: StrictArray, other: Any) -> Any:
         rival = getattr(other, "__array_ufunc__", _functions)  # _functions: it has none
-        if (
-            not isinstance(other, StrictArray)
-            and not isinstance(other, SCALARS)
-            and not in_place
-        ):
+        if not isinstance(other, StrictArray) and not isinstance(other, SCALARS) and not in_place:
             if rival is None:
                 return NotImplemented
             if rival is not _functions:  # a Tensor, say: NumPy's protocol decides
-                return getattr(np, ufunc)(
-                    *((other, self) if swapped else (self, other))
-                )
+                return getattr(np, ufunc)(*((other, self) if swapped else (self, other)))
         f = getattr(_functions(), ufunc)
-        return (
-            f(self, other, out=self)
-            if in_place
-            else f(*((other, self) if swapped else (self, other)))
-        )
+        return f(self, other, out=self) if in_place else f(*((other, self) if swapped else (self, other)))
 
     return call
 
@@ -466,30 +396,13 @@ OPERATORS = {
 }  # fmt: skip
 
 for _name, _ufunc in OPERATORS.items():
-    for _prefix, _how in (
-        ("", {}),
-        ("r", {"swapped": True}),
-        ("i", {"in_place": True}),
-    ):
+    for _prefix, _how in (("", {}), ("r", {"swapped": True}), ("i", {"in_place": True})):
         if f"__{_prefix}{_name}__" in SURFACE["operators"]:
             setattr(StrictArray, f"__{_prefix}{_name}__", _operator(_ufunc, **_how))
-for _name, _ufunc in {
-    "neg": "negative",
-    "pos": "positive",
-    "abs": "absolute",
-    "invert": "invert",
-}.items():
-    setattr(
-        StrictArray,
-        f"__{_name}__",
-        lambda x, _ufunc=_ufunc: getattr(_functions(), _ufunc)(x),
-    )
+for _name, _ufunc in {"neg": "negative", "pos": "positive", "abs": "absolute", "invert": "invert"}.items():
+    setattr(StrictArray, f"__{_name}__", lambda x, _ufunc=_ufunc: getattr(_functions(), _ufunc)(x))
 for _name, _parameters in SURFACE["ndarray"].items():
-    if (
-        _parameters is not None
-        and _name not in vars(StrictArray)
-        and hasattr(np.ndarray, _name)
-    ):
+    if _parameters is not None and _name not in vars(StrictArray) and hasattr(np.ndarray, _name):
         setattr(StrictArray, _name, _method(_name, _parameters))
 
 

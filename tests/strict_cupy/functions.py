@@ -9,39 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from .array import (
-    SCALARS,
-    SURFACE,
-    Device,
-    StrictArray,
-    check_call,
-    check_dtype,
-    index,
-    quiet,
-    strip,
-    syncs,
-    wrap,
-)
+from .array import SCALARS, SURFACE, Device, StrictArray, check_call, check_dtype, index, quiet, strip, syncs, wrap
 
 # First parameters of these names are one array; CuPy takes no list there (of creators it does).
 ONE_ARRAY = {"a", "x", "m", "arr", "ary", "A", "x1", "x2", "b", "v", "y"}
 FROM_HOST = {"array", "asarray", "asanyarray", "ascontiguousarray", "asfortranarray"}
-WAITS = {
-    "nonzero",
-    "argwhere",
-    "flatnonzero",
-    "unique",
-    "extract",
-    "compress",
-    "unique_all",
-    "unique_counts",
-    "unique_values",
-}
-ANSWERS = {
-    "allclose",
-    "array_equal",
-    "array_equiv",
-}  # Python booleans of NumPy, arrays without axes in CuPy
+WAITS = {"nonzero", "argwhere", "flatnonzero", "unique", "extract", "compress", "unique_all", "unique_counts", "unique_values"}
+ANSWERS = {"allclose", "array_equal", "array_equiv"}  # Python booleans of NumPy, arrays without axes in CuPy
 NO_NAMES = {"asnumpy", "get_array_module", "ndarray", "ufunc", "size"}
 
 
@@ -65,25 +39,12 @@ class Ufunc:
         check_call(self.name, ["*args", "out", "dtype", "casting"], args, kwargs)
         check_dtype(kwargs.get("dtype"))
         out = kwargs.get("out")
-        for x in (
-            *args,
-            *(out if isinstance(out, tuple) else () if out is None else (out,)),
-        ):
+        for x in (*args, *(out if isinstance(out, tuple) else () if out is None else (out,))):
             if not isinstance(x, (StrictArray, *SCALARS)):
                 raise TypeError(f"{self.name}: Unsupported type {type(x)}")
         with quiet():
-            result = self.function(
-                *strip(args, self.name),
-                **{k: strip(v, self.name) for k, v in kwargs.items()},
-            )
-        return tell(
-            result,
-            args[self.nin]
-            if len(args) > self.nin
-            else out[0]
-            if isinstance(out, tuple)
-            else out,
-        )
+            result = self.function(*strip(args, self.name), **{k: strip(v, self.name) for k, v in kwargs.items()})
+        return tell(result, args[self.nin] if len(args) > self.nin else out[0] if isinstance(out, tuple) else out)
 
     def _known(self, method: str) -> Callable[..., Any]:
         if self.name not in SURFACE["ufunc_methods"][method]:
@@ -99,9 +60,7 @@ class Ufunc:
             at(strip(a, self.name), key, strip(b, self.name))
 
     def outer(self, a: Any, b: Any, **kwargs: Any) -> Any:
-        return self(
-            *((x[(...,) + (None,) * b.ndim] if x is a else x) for x in (a, b)), **kwargs
-        )
+        return self(*((x[(...,) + (None,) * b.ndim] if x is a else x) for x in (a, b)), **kwargs)
 
     def _along(self, method: str, parameters: list[str], args: Any, kwargs: Any) -> Any:
         run = self._known(method)
@@ -109,47 +68,32 @@ class Ufunc:
         if not isinstance(args[0], StrictArray):
             raise TypeError(f"{self.name}.{method}: Unsupported type {type(args[0])}")
         with quiet():
-            result = run(
-                *strip(args, self.name),
-                **{k: strip(v, self.name) for k, v in kwargs.items()},
-            )
+            result = run(*strip(args, self.name), **{k: strip(v, self.name) for k, v in kwargs.items()})
         return tell(result, kwargs.get("out"))
 
     def reduce(self, *args: Any, **kwargs: Any) -> Any:
-        return self._along(
-            "reduce", ["array", "axis", "dtype", "out", "keepdims"], args, kwargs
-        )
+        return self._along("reduce", ["array", "axis", "dtype", "out", "keepdims"], args, kwargs)
 
     def accumulate(self, *args: Any, **kwargs: Any) -> Any:
-        return self._along(
-            "accumulate", ["array", "axis", "dtype", "out"], args, kwargs
-        )
+        return self._along("accumulate", ["array", "axis", "dtype", "out"], args, kwargs)
 
     def reduceat(self, *args: Any, **kwargs: Any) -> Any:
-        return self._along(
-            "reduceat", ["array", "indices", "axis", "dtype", "out"], args, kwargs
-        )
+        return self._along("reduceat", ["array", "indices", "axis", "dtype", "out"], args, kwargs)
 
 
-def function(
-    name: str, numpys: Callable[..., Any], parameters: list[str] | None
-) -> Callable[..., Any]:
+def function(name: str, numpys: Callable[..., Any], parameters: list[str] | None) -> Callable[..., Any]:
     """NumPy's function with CuPy's parameters and refusals."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         check_call(name, parameters, args, kwargs)
         for parameter, x in zip(parameters or (), args, strict=False):
             if parameter in ONE_ARRAY and isinstance(x, (list, tuple)):
-                raise TypeError(
-                    f"{name}: {parameter} must be a device array, not a {type(x).__name__}"
-                )
+                raise TypeError(f"{name}: {parameter} must be a device array, not a {type(x).__name__}")
         if name in WAITS:
             syncs.append(name)
         out = kwargs.get("out")
         with quiet():
-            result = numpys(
-                *strip(args, name), **{k: strip(v, name) for k, v in kwargs.items()}
-            )
+            result = numpys(*strip(args, name), **{k: strip(v, name) for k, v in kwargs.items()})
         if name in ANSWERS:
             result = np.asarray(result)
         return tell(result, out)
@@ -158,7 +102,7 @@ def function(
     return call
 
 
-# ---- Functions that differ from NumPy's by more than a name ---------------------------------------------------------------------------
+# ---- Functions that differ from NumPy's by more than a name ---------------------------------------------
 
 
 def _from_host(obj: Any, dtype: Any, order: Any, copy: bool | None) -> StrictArray:
@@ -177,27 +121,13 @@ def _from_host(obj: Any, dtype: Any, order: Any, copy: bool | None) -> StrictArr
 
 
 def array(
-    obj: Any,
-    dtype: Any = None,
-    copy: bool = True,
-    order: str = "K",
-    subok: bool = False,
-    ndmin: int = 0,
-    *,
-    blocking: bool = False,
+    obj: Any, dtype: Any = None, copy: bool = True, order: str = "K", subok: bool = False, ndmin: int = 0, *, blocking: bool = False
 ) -> Any:
     made = _from_host(obj, dtype, order, copy)
     return made[(None,) * (ndmin - made.ndim)] if made.ndim < ndmin else made
 
 
-def asarray(
-    a: Any,
-    dtype: Any = None,
-    order: Any = None,
-    *,
-    copy: bool | None = None,
-    blocking: bool = False,
-) -> Any:
+def asarray(a: Any, dtype: Any = None, order: Any = None, *, copy: bool | None = None, blocking: bool = False) -> Any:
     return _from_host(a, dtype, order, copy)
 
 
@@ -211,14 +141,7 @@ def asfortranarray(a: Any, dtype: Any = None) -> Any:
     return made if made.flags.f_contiguous else wrap(np.asfortranarray(made._a))
 
 
-def asnumpy(
-    a: Any,
-    stream: Any = None,
-    order: str = "C",
-    out: Any = None,
-    *,
-    blocking: bool = True,
-) -> np.ndarray:
+def asnumpy(a: Any, stream: Any = None, order: str = "C", out: Any = None, *, blocking: bool = True) -> np.ndarray:
     return a.get(out=out) if isinstance(a, StrictArray) else np.asarray(a)
 
 
@@ -232,27 +155,12 @@ def empty(shape: Any, dtype: Any = float, order: str = "C") -> Any:
     """Filled with NaN, so that reading it before writing shows."""
     check_dtype(dtype)
     made = np.empty(shape, dtype, order)
-    made.fill(
-        np.nan
-        if made.dtype.kind in "fc"
-        else np.iinfo(made.dtype).min
-        if made.dtype.kind in "iu"
-        else True
-    )
+    made.fill(np.nan if made.dtype.kind in "fc" else np.iinfo(made.dtype).min if made.dtype.kind in "iu" else True)
     return wrap(made)
 
 
-def empty_like(
-    prototype: Any,
-    dtype: Any = None,
-    order: str = "K",
-    subok: Any = None,
-    shape: Any = None,
-) -> Any:
-    return empty(
-        prototype.shape if shape is None else shape,
-        prototype.dtype if dtype is None else dtype,
-    )
+def empty_like(prototype: Any, dtype: Any = None, order: str = "K", subok: Any = None, shape: Any = None) -> Any:
+    return empty(prototype.shape if shape is None else shape, prototype.dtype if dtype is None else dtype)
 
 
 def where(condition: Any, x: Any = None, y: Any = None) -> Any:
@@ -261,9 +169,7 @@ def where(condition: Any, x: Any = None, y: Any = None) -> Any:
     for part in (condition, x, y):
         if not isinstance(part, (StrictArray, *SCALARS)):
             raise TypeError(f"where: Unsupported type {type(part)}")
-    return wrap(
-        np.where(strip(condition, "where"), strip(x, "where"), strip(y, "where"))
-    )
+    return wrap(np.where(strip(condition, "where"), strip(x, "where"), strip(y, "where")))
 
 
 def repeat(a: Any, repeats: Any, axis: int | None = None) -> Any:
@@ -275,19 +181,12 @@ def repeat(a: Any, repeats: Any, axis: int | None = None) -> Any:
 def matmul(*args: Any, **kwargs: Any) -> Any:
     for x in args:
         if not isinstance(x, StrictArray):
-            raise TypeError(
-                f"matmul: Argument has incorrect type (expected ndarray, got {type(x).__name__})"
-            )
+            raise TypeError(f"matmul: Argument has incorrect type (expected ndarray, got {type(x).__name__})")
     return function("matmul", np.matmul, SURFACE["names"]["matmul"])(*args, **kwargs)
 
 
 def put_along_axis(arr: Any, indices: Any, values: Any, axis: int | None) -> None:
-    np.put_along_axis(
-        strip(arr, "put_along_axis"),
-        strip(indices, "put_along_axis"),
-        strip(values, "put_along_axis"),
-        axis,
-    )
+    np.put_along_axis(strip(arr, "put_along_axis"), strip(indices, "put_along_axis"), strip(values, "put_along_axis"), axis)
 
 
 class Generator:
@@ -306,7 +205,7 @@ def default_rng(seed: Any = None) -> Generator:
     return Generator(seed)
 
 
-# ---- The namespace ------------------------------------------------------------------------------------------------------------------------
+# ---- The namespace --------------------------------------------------------------------------------------
 
 
 class Namespace(types.ModuleType):
@@ -319,9 +218,7 @@ class Namespace(types.ModuleType):
             made = build("strict_cupy.special", scipy.special, SURFACE["special"])
             setattr(self, name, made)
             return made
-        raise AttributeError(
-            f"module {self.__name__!r} (CuPy {SURFACE['cupy']}) has no attribute {name!r}"
-        )
+        raise AttributeError(f"module {self.__name__!r} (CuPy {SURFACE['cupy']}) has no attribute {name!r}")
 
 
 def build(name: str, numpys: Any, names: dict[str, Any]) -> Namespace:
@@ -352,18 +249,6 @@ _OWN = (
 
 xp: Any = build("strict_cupy", np, SURFACE["names"])
 for _function in _OWN:
-    setattr(
-        xp.random if _function is default_rng else xp, _function.__name__, _function
-    )
-xp.asanyarray, xp.linalg.matmul, xp.ndarray, xp.ufunc, xp.random.Generator = (
-    asarray,
-    matmul,
-    StrictArray,
-    Ufunc,
-    Generator,
-)
-xp.cuda = types.SimpleNamespace(
-    Device=Device,
-    is_available=lambda: True,
-    runtime=types.SimpleNamespace(getDeviceCount=lambda: 2),
-)
+    setattr(xp.random if _function is default_rng else xp, _function.__name__, _function)
+xp.asanyarray, xp.linalg.matmul, xp.ndarray, xp.ufunc, xp.random.Generator = (asarray, matmul, StrictArray, Ufunc, Generator)
+xp.cuda = types.SimpleNamespace(Device=Device, is_available=lambda: True, runtime=types.SimpleNamespace(getDeviceCount=lambda: 2))
