@@ -151,22 +151,26 @@ def undocumented(source: str, where: str) -> list[str]:
 
     def visit(scope: ast.Module | ast.ClassDef, prefix: str) -> None:
         for node in scope.body:
-            if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) or node.name.startswith("_"):
+            if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                continue
+            if node.name.startswith("_") or "overload" in decorators(node):
                 continue
             if ast.get_docstring(node) is None and not (isinstance(scope, ast.ClassDef) and excused(node)):
                 found.append(f"{where}:{node.lineno} {prefix}{node.name} has no docstring")
             if isinstance(node, ast.ClassDef):
                 visit(node, f"{prefix}{node.name}.")
 
+    def decorators(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> set[str]:
+        return {ast.unparse(d).rpartition(".")[2] for d in node.decorator_list}
+
     def excused(node: ast.AST) -> bool:
         if not isinstance(node, ast.FunctionDef):
             return False
-        accessor = any(isinstance(d, ast.Attribute) and d.attr in ("setter", "deleter") for d in node.decorator_list)
         body = node.body[0] if len(node.body) == 1 else None
         call = body.value if isinstance(body, ast.Return) else None
         f = call.func if isinstance(call, ast.Call) else None
         calls_op = isinstance(f, ast.Attribute) and isinstance(f.value, ast.Name) and f.value.id == "ops"
-        return accessor or calls_op or node.name in INHERITED
+        return bool(decorators(node) & {"setter", "deleter"}) or calls_op or node.name in INHERITED
 
     visit(ast.parse(source), "")
     return found
