@@ -48,8 +48,8 @@ class Import(NamedTuple):
 def imports(source: str, module: str, modules: Iterable[str] = (), package: bool = False) -> Iterator[Import]:
     """Every import of a file, with relative names resolved; `from a import b` is a.b where that is one of the modules."""
     tree = ast.parse(source)
-    functions = [f for f in ast.walk(tree) if isinstance(f, (ast.FunctionDef, ast.AsyncFunctionDef))]
-    later = {inner for f in functions for inner in ast.walk(f)}
+    scopes = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or for_types(node)]
+    later = {inner for scope in scopes for inner in ast.walk(scope)}
     known = set(modules)
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -64,6 +64,11 @@ def imports(source: str, module: str, modules: Iterable[str] = (), package: bool
             for alias in node.names:
                 inner = f"{base}.{alias.name}"
                 yield Import(inner if inner in known else base, node.lineno, node not in later)
+
+
+def for_types(node: ast.AST) -> bool:
+    """`if TYPE_CHECKING:`"""
+    return isinstance(node, ast.If) and ast.unparse(node.test).rpartition(".")[2] == "TYPE_CHECKING"
 
 
 def allowed(arrows: str = ARROWS) -> dict[str, set[str]]:
@@ -335,7 +340,8 @@ def test_a_right_import_passes(source: str, module: str, package: bool) -> None:
 
 def test_readers_imported_at_once_are_found() -> None:
     assert against_the_arrows("from .viz import draw", NAME, KNOWN, package=True)
-    assert against_the_arrows("def __getattr__(name):\n    from .viz import draw", NAME, KNOWN, package=True) == []
+    for lazily in ("def __getattr__(name):", "if TYPE_CHECKING:"):
+        assert against_the_arrows(f"{lazily}\n    from .viz import draw", NAME, KNOWN, package=True) == []
 
 
 @pytest.mark.parametrize(
