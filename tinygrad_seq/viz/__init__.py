@@ -1,0 +1,30 @@
+"""Drawings of recorded graphs, unfolded in time. Readers on top of the tape: nothing else in the package knows of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..graph import Value, require_recorded
+from .dot import dot
+from .gradients import flow_of
+from .picture import read
+from .render import Drawing as Drawing
+
+
+def draw(
+    outputs: Value | Sequence[Value], *, full: bool = False, shapes: bool = False, gradients: bool = False, title: str | None = None
+) -> Drawing:
+    """Draw the graph that computed `outputs`: one column per time step, states on rails, a copy of a weight for every use.
+
+    The steps are those of `tg.scan` and `tg.steps`, or the calls of a module in a plain `for` loop; a graph without steps is drawn as
+    it is. Of more than 12 steps the first three and the last two are shown, with full=True all. shapes=True writes shapes. gradients=True
+    lets every edge show the norm of the gradient that flows back along it, and every copy of a weight the norm of its term.
+    """
+    values: list[Any] = [outputs] if isinstance(outputs, Value) else list(outputs)
+    for value in values:
+        require_recorded(value, "draw")
+    picture = read(values, full=full)
+    flow = flow_of(values, picture) if gradients else None
+    steps = len(picture.columns) - len(picture.initial) + max(len(picture.hidden) - 1, 0)
+    return Drawing(dot(picture, shapes=shapes, title=title, flow=flow), picture.counts(), len(picture.edges), steps)

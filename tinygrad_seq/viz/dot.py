@@ -1,0 +1,156 @@
+"""The picture as DOT text: a pure function. The layout rules were each found by a drawing that was wrong without them.
+
+    one cluster per step, the initial states among them, ordered by an invisible chain along the bottom rank
+    an edge from step to step never decides a rank, and is spelled from right to left (Graphviz 2 draws the other spelling twice)
+    a state that runs sideways has all its boxes on one rank; one that comes back down is spelled upside down
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+from .gradients import Flow
+from .picture import Box, Edge, Picture
+
+INK, LINE, EDGE, PALE, GRADIENT = "#2b3648", "#8a97ad", "#6b778c", "#cfd7e6", "#c62f4b"
+RAILS = {"h": "#2f6fde", "c": "#d9822b", "sum": "#b0566a"}
+STATES = {"h": "#d6e4ff", "c": "#fbe3cc", "sum": "#ffd9d9"}
+FILLS = {"op": "#e9eef7", "input": "#d9f0dc", "constant": "#f1f2f5", "term": "#ffe6e6", "loss": "#ffd9d9", "more": "#ffffff"}
+WEIGHTS = ("#ffe08a", "#b9e3d0", "#e3e0d6", "#d9c8f2", "#f7c6b4", "#bfe0f2", "#e4e9a6", "#f2c4de", "#c7d3ee", "#d8c9b0", "#a9ddd9", "#efd7a7")
+EDGING = ("#c99a00", "#3c8d6c", "#8f8a78", "#7d5ab0", "#c0633c", "#3f86ad", "#8f9a2a", "#b0568c", "#5069ad", "#8a6d3f", "#2f8f88", "#b08838")
+
+
+def dot(picture: Picture, *, shapes: bool = False, title: str | None = None, flow: Flow | None = None) -> str:
+    """The DOT text of a picture."""
+    lines = [
+        "digraph tape {",
+        f'  graph [rankdir=BT newrank=true nodesep=0.16 ranksep=0.32 bgcolor="#ffffff" pad=0.15 fontname="Helvetica" fontsize=14 fontcolor="{INK}"'
+        + (f" labelloc=t label={quote(title)}" if title else "")
+        + "];",
+        f'  node [shape=box style="rounded,filled" height=0.28 width=0.4 margin="0.08,0.03" fontname="Helvetica" fontsize=11 fontcolor="{INK}"'
+        f' color="{LINE}" fillcolor="{FILLS["op"]}"];',
+        f'  edge [color="{EDGE}" arrowsize=0.55 penwidth=1.1 fontname="Helvetica" fontsize=9 fontcolor="{INK}"];',
+    ]
+    columns: dict[int | None, list[Box]] = defaultdict(list)
+    for box in picture.boxes.values():
+        columns[box.column].append(box)
+    for column in picture.columns:
+        lines += _cluster(picture, column, columns[column], shapes, flow)
+    lines += [_box(picture, box, shapes, flow) for box in columns[None]]
+    lines += [_edge(picture, edge, flow) for edge in picture.edges]
+    lines += _ranks(picture)
+    return "\n".join([*lines, "}", ""])
+
+
+def quote(text: str) -> str:
+    """A DOT string that shows exactly this text, whatever is in it."""
+    text = "".join(c if c.isprintable() or c == "\n" else "�" for c in text)
+    text = text if len(text) <= 60 else text[:57] + "..."
+    return '"' + text.replace("&", "&amp;").replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+def _attributes(given: Mapping[str, object]) -> str:
+    return " ".join(f"{name}={value}" for name, value in given.items() if value is not None)
+
+
+# ---- Boxes --------------------------------------------------------------------------------------------------------------------
+
+
+def _cluster(picture: Picture, column: int, boxes: list[Box], shapes: bool, flow: Flow | None) -> list[str]:
+    look = f'style="rounded,filled" color="{PALE}" fillcolor="#f8fafd"'
+    label = f"t = {column}"
+    if column in picture.initial:
+        look = f'style="rounded,dashed" color="{PALE}"'
+    elif column in picture.hidden:
+        look, label = f'style="rounded,dotted" color="{LINE}"', f"t = {picture.hidden.start} … {picture.hidden.stop - 1}"
+    opening = f'  subgraph "cluster_{column}" {{ label={quote(label)}; labelloc=t; fontname="Helvetica-Bold"; fontsize=12; {look}; margin=10;'
+    body = [f"  {_box(picture, box, shapes, flow)}" for box in boxes]
+    if f"floor_{column}" in picture.rows[0]:
+        body.append(f'    "floor_{column}" [style=invis label="" width=0.3];')
+    return [opening, *body, "  }"]
+
+
+def _box(picture: Picture, box: Box, shapes: bool, flow: Flow | None) -> str:
+    label, look = box.label, {}
+    fill, line = FILLS.get(box.kind, FILLS["op"]), None
+    if box.kind == "weight":
+        fill, line = WEIGHTS[box.family % len(WEIGHTS)], EDGING[box.family % len(EDGING)]
+    elif box.kind == "input":
+        look, line = _round(label), "#5a9a63"
+    elif box.kind == "state":
+        kind = picture.states[box.family].kind
+        fill, line, look = STATES[kind], RAILS[kind], _round(label)
+    elif box.kind == "constant":
+        look, line = {"fontsize": 9, "penwidth": 0.7}, "#b9c1cf"
+    elif box.kind == "loss":
+        look = {"fontname": '"Helvetica-Bold"'}
+    elif box.kind == "more":
+        look = {"shape": "plaintext", "style": '""', "fontsize": 14}
+    if shapes and box.shape is not None and box.kind != "more":
+        label += "\n" + "×".join(map(str, box.shape)) if box.shape != () else ""
+        look.pop("fixedsize", None)
+    if flow is not None and box.kind == "weight" and box.id in flow.terms:
+        norm = flow.terms[box.id]
+        label += f"\n{norm:.2g}"
+        look["penwidth"] = f"{1 + 2 * flow.share(norm):.2f}"
+    given = {"label": quote(label), **look, "fillcolor": f'"{fill}"', "color": line and f'"{line}"'}
+    return f'  "{box.id}" [{_attributes(given)}];'
+
+
+def _round(label: str) -> dict[str, object]:
+    return {"shape": "circle", "fixedsize": "true", "width": 0.46, "penwidth": 1.4} if len(label) <= 4 else {"penwidth": 1.4}
+
+
+# ---- Edges --------------------------------------------------------------------------------------------------------------------
+
+
+def _edge(picture: Picture, edge: Edge, flow: Flow | None) -> str:
+    """An edge, spelled so that dot lays it out as meant; `backwards` says that the spelling runs against the arrow."""
+    look: dict[str, object] = {}
+    backwards = False
+    source, target = picture.boxes[edge.source], picture.boxes[edge.target]
+    if edge.kind in ("carry", "state", "sum"):
+        state = picture.states[edge.family]
+        look = {"color": f'"{RAILS[state.kind]}"', "penwidth": 2.2}
+        if edge.kind == "carry":
+            backwards = state.kind == "h" or state.towards < 0
+        elif state.kind != "h" or target.kind == "more":
+            backwards = state.towards > 0
+            look["constraint"] = "false"
+    elif edge.kind == "jump":
+        backwards = (source.column or 0) < (target.column or 0)
+        look = {"constraint": "false", "style": "dashed"}
+    elif edge.kind == "more":
+        look = {"style": "dashed", "color": f'"{LINE}"'}
+    elif edge.spine:
+        look = {"weight": 20}
+    arrow = "back" if backwards else None
+    if flow is not None:
+        norm = flow.edge(edge, target)
+        if norm is None:
+            look["color"] = f'"{PALE}"'
+        else:
+            share = flow.share(norm)
+            look |= {"color": f'"{mix("#f3c9cf", GRADIENT, share)}"', "penwidth": f"{1 + 5 * share:.2f}"}
+            arrow = None if backwards else "back"
+    look["dir"] = arrow
+    ends = (edge.target, edge.source) if backwards else (edge.source, edge.target)
+    text = _attributes(look)
+    return f'  "{ends[0]}" -> "{ends[1]}"' + (f" [{text}];" if text else ";")
+
+
+def mix(a: str, b: str, share: float) -> str:
+    """The colour `share` of the way from a to b."""
+    pairs = zip(bytes.fromhex(a[1:]), bytes.fromhex(b[1:]), strict=True)
+    return "#" + "".join(f"{round(p + (q - p) * share):02x}" for p, q in pairs)
+
+
+# ---- Ranks --------------------------------------------------------------------------------------------------------------------
+
+
+def _ranks(picture: Picture) -> list[str]:
+    rows = ["  { rank=same; " + " -> ".join(f'"{id}"' for id in row) + " [style=invis]; }" for row in picture.rows if len(row) > 1]
+    rails = ["  { rank=same; " + " ".join(f'"{id}";' for id in rail) + " }" for rail in picture.rails if len(rail) > 1]
+    below = [f'  "{id}" -> "{picture.rows[0][0]}" [style=invis];' for id in picture.below if picture.rows and picture.rows[0]]
+    return rows + rails + below
