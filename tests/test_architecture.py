@@ -79,8 +79,11 @@ def allowed(arrows: str = ARROWS) -> dict[str, set[str]]:
         for group in line.split("<"):
             rooms = [room.strip() for room in group.split(",")]
             for room in rooms:
-                below.setdefault(room, set()).update(left, *(below[other] for other in left))
+                below.setdefault(room, set()).update(left)
             left = rooms
+    for _ in below:  # what stands left of the left, as often as there are rooms
+        for rooms in below.values():
+            rooms.update(*(below[room] for room in rooms))
     return below
 
 
