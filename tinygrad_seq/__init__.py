@@ -1,3 +1,88 @@
-"""tinygrad_seq: sequence models whose computational graph has time in it, differentiated and drawn unfolded."""
+"""tinygrad_seq: sequence models whose computational graph has time in it, differentiated and drawn unfolded.
+
+    import tinygrad_seq as tg
+
+Arrays and their ops follow NumPy's names (`tg.concatenate`, `axis=`, `keepdims=`), layers and optimizers PyTorch's (`tg.nn.Linear`,
+`tg.optim.Adam`). Ops take bare arrays as well as Tensors: arrays in, array out; a Tensor among them, a Tensor out.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from numpy import (
+    bool_ as bool_, float16 as float16, float32 as float32, float64 as float64, inf as inf, int8 as int8, int16 as int16, int32 as int32,
+    int64 as int64, nan as nan, newaxis as newaxis, pi as pi, uint8 as uint8,
+)  # fmt: skip
+
+# Nothing is imported here that `import numpy` does not pay for already: the layers and the readers come when they are first asked for.
+from . import errors as errors, twins as _twins
+from .tensor import Tensor as Tensor  # first: it teaches the ops to explain wrong calls
+from .autodiff import Step as Step, backward as backward, grad as grad, steps_of_backward as steps_of_backward
+from .errors import TinygradError as TinygradError
+from .frames import (
+    Frame as Frame, detect_anomaly as detect_anomaly, enable_grad as enable_grad, frame as frame, no_grad as no_grad, steps as steps,
+    unfolded as unfolded,
+)  # fmt: skip
+from .graph import backward_of as backward_of, defvjp as defvjp, primitive as primitive, toposort as toposort
+from .ops import (
+    abs as abs, add as add, all as all, any as any, arccos as arccos, arccosh as arccosh, arcsin as arcsin, arcsinh as arcsinh,
+    arctan as arctan, arctan2 as arctan2, arctanh as arctanh, argmax as argmax, argmin as argmin, argsort as argsort,
+    array_split as array_split, astype as astype, broadcast_to as broadcast_to, ceil as ceil, clip as clip, concatenate as
+    concatenate, copy as copy, cos as cos, cosh as cosh, cumprod as cumprod, cumsum as cumsum, diag as diag, diagonal as
+    diagonal, divide as divide, dot as dot, einsum as einsum, equal as equal, erf as erf, exp as exp, exp2 as exp2, expand_dims
+    as expand_dims, expm1 as expm1, flip as flip, floor as floor, floor_divide as floor_divide, fmax as fmax, fmin as fmin,
+    greater as greater, greater_equal as greater_equal, hypot as hypot, index_add as index_add, index_put as index_put, isfinite
+    as isfinite, isinf as isinf, isnan as isnan, less as less, less_equal as less_equal, log as log, log10 as log10, log1p as
+    log1p, log2 as log2, logaddexp as logaddexp, logical_and as logical_and, logical_not as logical_not, logical_or as
+    logical_or, logical_xor as logical_xor, logsumexp as logsumexp, masked_fill as masked_fill, matmul as matmul, max as max,
+    maximum as maximum, mean as mean, median as median, min as min, minimum as minimum, moveaxis as moveaxis, multiply as
+    multiply, negative as negative, not_equal as not_equal, one_hot as one_hot, outer as outer, pad as pad, power as power, prod
+    as prod, ravel as ravel, reciprocal as reciprocal, remainder as remainder, repeat as repeat, reshape as reshape, roll as
+    roll, round as round, sigmoid as sigmoid, sign as sign, sin as sin, sinh as sinh, sort as sort, split as split, sqrt as
+    sqrt, square as square, squeeze as squeeze, stack as stack, std as std, subtract as subtract, sum as sum, swapaxes as
+    swapaxes, take as take, take_along_axis as take_along_axis, tan as tan, tanh as tanh, tensordot as tensordot, tile as tile,
+    topk as topk, trace as trace, transpose as transpose, tril as tril, triu as triu, trunc as trunc, unstack as unstack, var as
+    var, where as where,
+)  # fmt: skip
+from .ops import linalg as linalg
+from .ops.broadcast import elementwise as elementwise
+from . import creation as _creation, random as random
+from .creation import (
+    arange as arange, asarray as asarray, eye as eye, from_dlpack as from_dlpack, full as full, full_like as full_like,
+    linspace as linspace, ones as ones, ones_like as ones_like, tensor as tensor, zeros as zeros, zeros_like as zeros_like,
+)  # fmt: skip
+from .transforms import (
+    hessian as hessian, hvp as hvp, jacobian as jacobian, jvp as jvp, vjp as vjp,
+)  # fmt: skip
+from .recompute import recompute as recompute
+from .scan import scan as scan
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from . import data as data, nn as nn, optim as optim
+
+_LAZY = {  # name -> the module that it is, or is in
+    "data": "data", "nn": "nn", "optim": "optim",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    home = _LAZY.get(name)
+    if home is None:
+        _twins.no_such_function(name, importlib.import_module(__name__))
+    module = importlib.import_module(f"{__name__}.{home}")
+    globals()[name] = found = module if name == home else getattr(module, name)
+    return found
+
+
+def __dir__() -> list[str]:
+    private = ("TYPE_CHECKING", "Any", "annotations", "importlib")
+    modules = ("autodiff", "backend", "frames", "graph", "guards", "reads", "ops", "twins")  # for reading, not for calling
+    return sorted({name for name in globals() if name not in private + modules} | set(_LAZY))
+
+
+for _module in (_creation, random):
+    _twins.speak(_module)

@@ -6,6 +6,7 @@ Every error of the package is a `TinygradError` and also the builtin that a NumP
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,10 @@ class ShapeError(TinygradError, ValueError):
 
 class ArgumentError(TinygradError, TypeError):
     """An argument of the wrong type, dtype or name."""
+
+
+class UnknownNameError(TinygradError, AttributeError):
+    """A name that does not exist here; where PyTorch has it, the message says what it is called."""
 
 
 class IndexError_(TinygradError, IndexError):
@@ -81,6 +86,25 @@ def message(headline: str, **lines: str) -> str:
     return "\n".join([headline, *(f"  {name + ':':<{width}} {text}" for name, text in lines.items() if text)])
 
 
+_WRONG_TYPES = "not defined for these types"
+# What NumPy says of its own insides, and what it means to whoever called the op.
+_PLAIN = (
+    (r"operands could not be broadcast together with (remapped )?shapes.*", "the shapes do not broadcast against each other"),
+    (r"shape mismatch: objects cannot be broadcast.*", "the shapes do not broadcast against each other"),
+    (r".*has a mismatch in its core dimension.*\(size (\d+) is different from (\d+)\)", r"the inner sizes differ: \2 and \1"),
+    (r".*does not have enough dimensions.*", "a scalar has no rows or columns to multiply"),
+    (r"ufunc .*|unsupported operand type.*|bad operand type.*|The .* operator, .*", _WRONG_TYPES),
+    (r"non-broadcastable output operand.*|could not broadcast input array.*", "the shapes do not broadcast against each other"),
+)
+
+
+def _plainly(reason: str) -> str:
+    for pattern, plain in _PLAIN:
+        if re.fullmatch(pattern, reason, re.DOTALL):
+            return re.sub(pattern, plain, reason, flags=re.DOTALL)
+    return reason
+
+
 def op_error(
     op: str, names: Sequence[str], args: Sequence[Any], params: Mapping[str, Any], cause: Exception, *, expects: str, where: str
 ) -> TinygradError:
@@ -94,5 +118,6 @@ def op_error(
     kind = next((ours for theirs, ours in _TWINS if isinstance(cause, theirs)), ShapeError)
     if isinstance(cause, TinygradError):
         kind = type(cause)
-    reason = str(cause).strip() or type(cause).__name__
+    reason = _plainly(str(cause).strip()) or type(cause).__name__
+    expects = "Tensors, arrays or numbers" if reason == _WRONG_TYPES else expects
     return kind(message(f"{op}: {reason}", expected=expects, got=", ".join(shown), where=where))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from . import backend, errors
+from . import backend, errors, twins
 from .errors import AnomalyError, DeviceError, InPlaceError, message
 from .frames import thread, tick
 
@@ -148,6 +148,8 @@ def explain(prim: Any, args: Sequence[Any], inputs: list[Any], params: dict[str,
     if not isinstance(cause, (ValueError, TypeError, IndexError, errors.TinygradError)):
         return cause
     names, where = labels(prim, args), str(thread.modes.frame or "")
+    if twins.is_wrong_call(cause):
+        return twins.wrong_call(prim.function, params, cause, where)
     arrays = [(name, x) for name, x in zip(names, inputs, strict=False) if backend.is_array(x)]
     devices = {backend.device_of(x) for _, x in arrays}
     if len(devices) < 2:

@@ -1,29 +1,130 @@
-"""Random numbers: one default generator that `seed` sets, and `rng=` everywhere to use another.
+"""Random numbers: one default generator that `seed` sets, `rng=` everywhere to use another, and Tensors of what they draw.
 
-Numbers are always drawn on the host by NumPy, so a run gives the same numbers on every device.
+Numbers are drawn on the host by NumPy in float64 and then cast and moved, so a seed gives the same numbers on every device, in every
+dtype, and in NumPy itself: the functions have the names and arguments of `numpy.random.Generator`.
 """
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
-from .errors import ArgumentError, message
+from .errors import ArgumentError, describe, message, op_error
+from .tensor import DEFAULT_DTYPE, Tensor, to_dtype
+
+Size = int | Sequence[int] | None
+Rng = np.random.Generator | int | None
 
 _default = np.random.default_rng()
+
+# ---- Generators -------------------------------------------------------------------------------------------------------------------
 
 
 def seed(value: int) -> None:
     """Start the default generator anew, so that everything drawn from it repeats."""
     global _default
-    _default = np.random.default_rng(value)
+    if value is None:
+        raise ArgumentError(message("seed: None is no seed", expected="an int"))
+    _default = generator(value)
 
 
-def generator(rng: np.random.Generator | int | None = None) -> np.random.Generator:
+def generator(rng: Rng = None) -> np.random.Generator:
     """The generator to draw from: `rng` itself, a new one seeded with an int, or the default one."""
     if rng is None:
         return _default
     if isinstance(rng, np.random.Generator):
         return rng
-    if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool):
+    if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool) and rng >= 0:
         return np.random.default_rng(int(rng))
-    raise ArgumentError(message(f"rng: {rng!r} is no generator", expected="a numpy.random.Generator, an int seed, or None"))
+    raise ArgumentError(message(f"rng: {rng!r} is no generator", expected="a numpy.random.Generator, an int seed >= 0, or None"))
+
+
+def get_state(rng: np.random.Generator | None = None) -> dict[str, Any]:
+    """Where the generator stands, as plain numbers and strings that JSON can hold."""
+    return copy.deepcopy(dict(generator(rng).bit_generator.state))
+
+
+def set_state(state: Mapping[str, Any], rng: np.random.Generator | None = None) -> None:
+    """Put the generator back to where `get_state` found it: it draws the same numbers again."""
+    try:
+        generator(rng).bit_generator.state = copy.deepcopy(dict(state))
+    except (ValueError, TypeError, KeyError) as cause:
+        raise ArgumentError(
+            message(f"set_state: {cause}", expected="what get_state returned for the same kind of generator")
+        ) from None
+
+
+# ---- Tensors of random numbers ------------------------------------------------------------------------------------------------------
+
+
+def standard_normal(
+    size: Size = None, *, rng: Rng = None, dtype: Any = DEFAULT_DTYPE, device: str = "cpu", requires_grad: bool = False
+) -> Tensor:
+    """Draw from the normal distribution of mean 0 and standard deviation 1."""
+    return _draw("standard_normal", rng, dtype, device, requires_grad, size=size)
+
+
+def normal(
+    loc: Any = 0.0,
+    scale: Any = 1.0,
+    size: Size = None,
+    *,
+    rng: Rng = None,
+    dtype: Any = DEFAULT_DTYPE,
+    device: str = "cpu",
+    requires_grad: bool = False,
+) -> Tensor:
+    """Draw from the normal distribution of mean `loc` and standard deviation `scale`."""
+    return _draw("normal", rng, dtype, device, requires_grad, loc=loc, scale=scale, size=size)
+
+
+def uniform(
+    low: Any = 0.0,
+    high: Any = 1.0,
+    size: Size = None,
+    *,
+    rng: Rng = None,
+    dtype: Any = DEFAULT_DTYPE,
+    device: str = "cpu",
+    requires_grad: bool = False,
+) -> Tensor:
+    """Draw evenly from [low, high); the rounding to float32 may reach `high` itself."""
+    return _draw("uniform", rng, dtype, device, requires_grad, low=low, high=high, size=size)
+
+
+def integers(
+    low: Any, high: Any = None, size: Size = None, *, rng: Rng = None, dtype: Any = np.int64, device: str = "cpu"
+) -> Tensor:
+    """Draw integers evenly from low .. high - 1; with one bound from 0 .. low - 1."""
+    return _draw("integers", rng, dtype, device, False, low=low, high=high, size=size)
+
+
+def permutation(n: int, *, rng: Rng = None, device: str = "cpu") -> Tensor:
+    """Draw an order of 0 .. n - 1."""
+    if not isinstance(n, (int, np.integer)):
+        raise ArgumentError(
+            message(f"permutation: {describe(n)} is no number", expected="how many", do="x[tg.random.permutation(len(x))]")
+        )
+    return _draw("permutation", rng, np.int64, device, False, n=n)
+
+
+def _draw(name: str, rng: Rng, dtype: Any, device: str, requires_grad: bool, **params: Any) -> Tensor:
+    """What the method of that name of a NumPy generator draws, as a Tensor."""
+    for parameter, value in params.items():
+        if isinstance(value, Tensor):
+            raise ArgumentError(
+                message(
+                    f"{name}: {parameter} is a Tensor, whose gradient would be lost",
+                    expected="numbers",
+                    do="y = loc + scale * tg.random.standard_normal(size) has one",
+                )
+            )
+    source, dtype = generator(rng), to_dtype(dtype, name)
+    try:
+        drawn = getattr(source, name)(*params.values())
+    except (ValueError, TypeError) as cause:
+        raise op_error(name, [*params], [*params.values()], {}, cause, expects="", where="") from None
+    return Tensor(np.asarray(drawn, dtype), device=device, requires_grad=requires_grad)

@@ -1,5 +1,8 @@
 """Tensor: an array that remembers how it was made. One table of operators and methods; every formula stands in `ops`."""
 
+# mypy: disable-error-code="no-any-return"
+# (an op returns what it was given, arrays or Tensors; here it was given a Tensor)
+
 from __future__ import annotations
 
 import copy
@@ -8,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from . import autodiff, backend, guards, ops
+from . import autodiff, backend, guards, ops, twins
 from .errors import ArgumentError, GraphError, InPlaceError, describe, message
 from .frames import thread
-from .graph import Note, Value, box, leaf, require_recorded
+from .graph import Note, Value, box, leaf, raw, require_recorded
 from .ops.reduction import Axis
 
-DEFAULT_DTYPE = np.dtype(np.float32)  # of Python numbers and lists of them; an array keeps its own
+DEFAULT_DTYPE = np.dtype(np.float32)  # of Python floats and lists of them; an array keeps its own
+NUMBERS = "fiub"  # the kinds of dtype that a Tensor may have: no complex numbers, objects, strings or dates
 
 
 class Hook:
@@ -64,22 +68,22 @@ class Tensor(Value):
     @property
     def shape(self) -> tuple[int, ...]:
         """The length of each axis."""
-        return self._data.shape  # type: ignore[no-any-return]
+        return self._data.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """The type of its numbers."""
-        return self._data.dtype  # type: ignore[no-any-return]
+        return self._data.dtype
 
     @property
     def ndim(self) -> int:
         """How many axes."""
-        return self._data.ndim  # type: ignore[no-any-return]
+        return self._data.ndim
 
     @property
     def size(self) -> int:
         """How many numbers."""
-        return int(self._data.size)
+        return twins.Count(self._data.size)
 
     @property
     def nbytes(self) -> int:
@@ -162,6 +166,8 @@ class Tensor(Value):
 
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> Hook:
         """Call `hook` with the complete gradient of this tensor whenever it is computed; what it returns replaces it."""
+        if not callable(hook):
+            raise ArgumentError(message(f"register_hook: {describe(hook)} is no function", expected="a function of the gradient"))
         note = require_recorded(self, "register_hook").note(self.index)
         number = max(note.hooks, default=0) + 1
         note.hooks[number] = hook
@@ -169,18 +175,20 @@ class Tensor(Value):
 
     def detach(self) -> Tensor:
         """The same numbers (shared) as a constant: no gradient flows through it."""
-        return box(self._data, None)  # type: ignore[no-any-return]
+        return box(self._data, None)
 
     # ---- Conversions -----------------------------------------------------------------------------------------------------------
 
     def numpy(self) -> np.ndarray[Any, Any]:
         """The numbers as a read-only NumPy array, copied from the device where they are on one."""
-        return _read_only(backend.to_numpy(self._data))  # type: ignore[no-any-return]
+        return _read_only(backend.to_numpy(self._data))
 
     def item(self) -> Any:
         """The one number as a Python number."""
         if self.size != 1:
-            raise ArgumentError(message(f"item: {describe(self._data)} has {self.size} numbers", expected="one", do="use .tolist()"))
+            raise ArgumentError(
+                message(f"item: {describe(self._data)} has {self.size} numbers", expected="one", do="use .tolist()")
+            )
         return self._data.item()
 
     def tolist(self) -> Any:
@@ -190,17 +198,19 @@ class Tensor(Value):
     def to(self, device: str | None = None, dtype: Any = None) -> Tensor:
         """The tensor on another device or in another dtype; gradients flow back to where it came from."""
         if device is not None and not isinstance(device, str):
-            raise ArgumentError(message(f"to: {device!r} is no device", expected="'cpu', 'cuda', 'cuda:N'", do="dtypes: x.astype(dtype)"))
+            raise ArgumentError(
+                message(f"to: {device!r} is no device", expected="'cpu', 'cuda', 'cuda:N'", do="dtypes: x.astype(dtype)")
+            )
         moved = self if device is None else ops.to_device(self, device=device)
         return moved if dtype is None else moved.astype(dtype)
 
     def astype(self, dtype: Any) -> Tensor:
         """The numbers in another dtype. Between floating-point types the gradient passes; into others there is none."""
-        return ops.astype(self, dtype)  # type: ignore[no-any-return]
+        return ops.astype(self, dtype)
 
     def copy(self) -> Tensor:
         """A copy in memory of its own; the gradient passes."""
-        return ops.copy(self)  # type: ignore[no-any-return]
+        return ops.copy(self)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         array = self.numpy()
@@ -210,14 +220,13 @@ class Tensor(Value):
             return array.astype(dtype)
         return array.copy() if copy else array
 
-    def __dlpack__(self, **options: Any) -> Any:
-        try:
-            return self.data.__dlpack__(**options)
-        except BufferError:  # the consumer cannot be told that the memory is read-only
-            return self._data.copy().__dlpack__(**options)
+    def __dlpack__(self, *, copy: bool | None = None, **options: Any) -> Any:
+        # A copy unless the consumer insists: not every library knows that memory can be read-only, and the tape needs ours unchanged.
+        shared = self.data if copy is False else self._data.copy()
+        return shared.__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return self._data.__dlpack_device__()  # type: ignore[no-any-return]
+        return self._data.__dlpack_device__()
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         from .interop import call_ufunc
@@ -232,7 +241,9 @@ class Tensor(Value):
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if not self.is_leaf:
             raise GraphError(
-                message(f"deepcopy: this tensor is part of a graph ({self.op})", expected="a leaf or a constant", do="x.detach().copy()")
+                message(
+                    f"deepcopy: this tensor is part of a graph ({self.op})", expected="a leaf or a constant", do="x.detach().copy()"
+                )
             )
         new = object.__new__(type(self))
         memo[id(self)] = new
@@ -250,13 +261,22 @@ class Tensor(Value):
         raise ArgumentError(message("pickle: a Tensor is never pickled", do="save .numpy() with safetensors"))
 
     def __repr__(self) -> str:
-        numbers = np.array2string(backend.to_numpy(self._data), separator=", ", prefix="Tensor(", threshold=200)
-        facts = [f"shape={self.shape}", f"dtype={self.dtype}", f"device={self.device}"]
+        kind = type(self).__name__
+        numbers = np.array2string(backend.to_numpy(self._data), separator=", ", prefix=f"{kind}(", threshold=100)
+        facts = f"shape={self.shape}, dtype={self.dtype}, device={self.device}"
         if self.name:
-            facts.append(f"name={self.name!r}")
+            facts += f", name={self.name!r}"
         if self.node is not None:
-            facts.append(f"op={self.op}" if self.op else "requires_grad=True")
-        return f"{type(self).__name__}({numbers}, {', '.join(facts)})"
+            facts += f", op={self.op}" if self.op else ", requires_grad=True"
+        one_line = f"{kind}({numbers}, {facts})"
+        if "\n" not in numbers and len(one_line) <= 120:
+            return one_line
+        return f"{kind}({numbers},\n{' ' * len(kind)} {facts})"
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # asked by Python, NumPy, IPython, ... whether we follow some protocol
+            raise AttributeError(name)
+        twins.no_such_method(name, self)
 
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if spec else repr(self)
@@ -293,7 +313,7 @@ class Tensor(Value):
     # ---- Indexing --------------------------------------------------------------------------------------------------------------
 
     def __getitem__(self, key: Any) -> Tensor:
-        return ops.getitem(self, key)  # type: ignore[no-any-return]
+        return ops.getitem(self, key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if self.node is not None and (self.node.prim is not None or thread.modes.record):
@@ -314,7 +334,7 @@ class Tensor(Value):
     def __neg__(self) -> Tensor: return ops.negative(self)
     def __pos__(self) -> Tensor: return self
     def __abs__(self) -> Tensor: return ops.abs(self)
-    def __invert__(self) -> Tensor: return ops.logical_not(self)
+    def __invert__(self) -> Tensor: return logic("~", ops.logical_not, self)
     def __round__(self, digits: int = 0) -> Tensor: return ops.round(self, digits)
     def __add__(self, other: Any) -> Tensor: return ops.add(self, other)
     def __radd__(self, other: Any) -> Tensor: return ops.add(other, self)
@@ -338,12 +358,12 @@ class Tensor(Value):
     def __le__(self, other: Any) -> Tensor: return ops.less_equal(self, other)
     def __gt__(self, other: Any) -> Tensor: return ops.greater(self, other)
     def __ge__(self, other: Any) -> Tensor: return ops.greater_equal(self, other)
-    def __and__(self, other: Any) -> Tensor: return ops.logical_and(self, other)
-    def __rand__(self, other: Any) -> Tensor: return ops.logical_and(other, self)
-    def __or__(self, other: Any) -> Tensor: return ops.logical_or(self, other)
-    def __ror__(self, other: Any) -> Tensor: return ops.logical_or(other, self)
-    def __xor__(self, other: Any) -> Tensor: return ops.logical_xor(self, other)
-    def __rxor__(self, other: Any) -> Tensor: return ops.logical_xor(other, self)
+    def __and__(self, other: Any) -> Tensor: return logic("&", ops.logical_and, self, other)
+    def __rand__(self, other: Any) -> Tensor: return logic("&", ops.logical_and, other, self)
+    def __or__(self, other: Any) -> Tensor: return logic("|", ops.logical_or, self, other)
+    def __ror__(self, other: Any) -> Tensor: return logic("|", ops.logical_or, other, self)
+    def __xor__(self, other: Any) -> Tensor: return logic("^", ops.logical_xor, self, other)
+    def __rxor__(self, other: Any) -> Tensor: return logic("^", ops.logical_xor, other, self)
     __hash__ = Value.__hash__
 
     # ---- Methods: NumPy's names and arguments ------------------------------------------------------------------------------------
@@ -396,29 +416,58 @@ class Tensor(Value):
 
 def to_array(data: Any, dtype: Any = None, *, copy: bool) -> Any:
     """The array that a Tensor of `data` holds: Python floats as float32, arrays in their own dtype."""
+    dtype = None if dtype is None else to_dtype(dtype, "tensor")
     if isinstance(data, Value):
         data = data._data
     if backend.is_array(data):
         array = data if dtype is None else data.astype(dtype, copy=False)
         array = array.copy() if copy and array is data else array
     else:
+        _refuse_tensors_in(data)
         try:
             array = np.array(data, dtype=dtype)
-        except (ValueError, TypeError) as cause:
+        except (ValueError, TypeError, OverflowError) as cause:
+            ragged = "inhomogeneous" in str(cause)
             raise ArgumentError(
                 message(
-                    f"tensor: {describe(data)} is no array: {cause}",
+                    f"tensor: {describe(data)} is no array: {'its rows differ in length' if ragged else cause}",
                     expected="a number, a nested list of equal lengths, an array or a Tensor",
-                    do="pad rows of different lengths; stack a list of Tensors with tg.stack",
+                    do="pad the rows to one length" if ragged else "",
                 )
             ) from None
-        if dtype is None and array.dtype == np.float64 and not isinstance(data, np.generic):
+        if dtype is None and array.dtype == np.float64 and not hasattr(data, "dtype"):
             array = array.astype(DEFAULT_DTYPE)
-    if array.dtype.kind not in "fiub":
+    if array.dtype.kind not in NUMBERS:
         raise ArgumentError(
-            message(f"tensor: dtype {array.dtype} is not supported", expected="floating-point numbers, integers or booleans")
+            message(f"tensor: {describe(data)} is no array of numbers", expected="floating-point numbers, integers or booleans")
         )
     return array
+
+
+def to_dtype(dtype: Any, who: str) -> np.dtype[Any]:
+    """The NumPy dtype that `dtype` names, if tensors can have it."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = np.dtype(object)
+    if found.kind not in NUMBERS:
+        raise ArgumentError(
+            message(
+                f"{who}: {dtype!r} is no dtype of a Tensor",
+                expected="a NumPy dtype of floats, integers or booleans, such as tg.float32",
+            )
+        )
+    return found
+
+
+def _refuse_tensors_in(data: Any) -> None:
+    """Raise if a (nested) list holds a Tensor, whose gradient would be lost."""
+    if isinstance(data, Value):
+        raise ArgumentError(message("tensor: the list holds Tensors, whose gradients would be lost", do="tg.stack(list)"))
+    if isinstance(data, (list, tuple)):
+        for element in data:
+            if not isinstance(element, (int, float)):
+                _refuse_tensors_in(element)
 
 
 def _read_only(array: Any) -> Any:
@@ -429,9 +478,21 @@ def _read_only(array: Any) -> Any:
     return view
 
 
+def logic(symbol: str, op: Callable[..., Any], *args: Any) -> Any:
+    """The logical op that an operator stands for. Only of booleans: of integers NumPy's `&` would combine their bits."""
+    for x in args:
+        if getattr(x, "dtype", None) != bool and not isinstance(x, bool):
+            raise ArgumentError(
+                message(f"{symbol}: {describe(raw(x))} is not boolean", expected="booleans", do="for example (x > 0) & (y > 0)")
+            )
+    return op(*args)
+
+
 def _one_tuple(sizes: tuple[Any, ...]) -> Any:
     """x.reshape(2, 3) and x.reshape((2, 3)) mean the same."""
     return sizes[0] if len(sizes) == 1 and (sizes[0] is None or isinstance(sizes[0], (tuple, list))) else sizes
 
 
 Value.boxes = Tensor
+for _namespace in (ops, ops.linalg, Tensor):
+    twins.speak(_namespace)

@@ -1,0 +1,157 @@
+"""One spelling each: what a name or keyword of PyTorch is called here, said in the error that it raises.
+
+Arrays follow NumPy (`concatenate`, `expand_dims`, `axis=`, `keepdims=`). Knows names only, no tensors.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, NoReturn, TypeVar, cast
+
+from .errors import ArgumentError, UnknownNameError, message
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# ---- Names of functions and methods ---------------------------------------------------------------------------------------------
+
+_IN_PLACE = "a new tensor: {0}; inside tg.no_grad() also x[...] = {0}"
+
+NAMES = {  # as tg.name and as x.name
+    "absolute": "tg.abs(x)", "acos": "tg.arccos(x)", "acosh": "tg.arccosh(x)", "addmm": "c + a @ b", "amax": "tg.max(x, axis)",
+    "amin": "tg.min(x, axis)", "asin": "tg.arcsin(x)", "asinh": "tg.arcsinh(x)", "atan": "tg.arctan(x)", "atan2": "tg.arctan2(a, b)",
+    "atanh": "tg.arctanh(x)", "baddbmm": "c + a @ b", "bmm": "a @ b", "cat": "tg.concatenate(arrays, axis)",
+    "cholesky": "tg.linalg.cholesky(a)", "chunk": "tg.array_split(x, sections, axis)", "clamp": "tg.clip(x, min, max)",
+    "clone": "x.copy()", "concat": "tg.concatenate(arrays, axis)", "det": "tg.linalg.det(a)", "div": "a / b",
+    "eq": "a == b, or tg.equal", "expand": "tg.broadcast_to(x, shape)", "expand_as": "tg.broadcast_to(x, y.shape)",
+    "fix": "tg.trunc(x)", "gather": "tg.take_along_axis(x, indices, axis)", "ge": "a >= b, or tg.greater_equal",
+    "ger": "tg.outer(a, b)", "gt": "a > b, or tg.greater", "index_copy": "tg.index_put(x, key, v)",
+    "index_fill": "tg.index_put(x, key, v)", "index_select": "tg.take(x, indices, axis)", "inverse": "tg.linalg.inv(a)",
+    "le": "a <= b, or tg.less_equal", "log_softmax": "tg.nn.functional.log_softmax(x, axis)", "lt": "a < b, or tg.less",
+    "masked_select": "x[mask]", "mm": "a @ b", "movedim": "tg.moveaxis(x, source, destination)", "mul": "a * b", "mv": "a @ b",
+    "narrow": "a slice: x[start:start + length]", "ne": "a != b, or tg.not_equal", "neg": "-x", "norm": "tg.linalg.norm(x)",
+    "numel": "x.size", "permute": "tg.transpose(x, axes)", "permute_dims": "tg.transpose(x, axes)", "pow": "a ** b, or tg.power",
+    "relu": "tg.nn.functional.relu(x), or tg.maximum(x, 0)", "remainder_": "a % b", "rsqrt": "1 / tg.sqrt(x)",
+    "scatter": "tg.index_put(x, key, v)", "scatter_add": "tg.index_add(x, key, v)", "select": "an index: x[i]",
+    "slogdet": "tg.linalg.slogdet(a)", "softmax": "tg.nn.functional.softmax(x, axis)", "solve": "tg.linalg.solve(a, b)",
+    "sub": "a - b", "t": "x.T", "true_divide": "a / b", "unbind": "tg.unstack(x, axis)", "unflatten": "x.reshape(shape)",
+    "unsqueeze": "tg.expand_dims(x, axis), or x[None]", "view": "x.reshape(shape)", "view_as": "x.reshape(y.shape)",
+}  # fmt: skip
+
+FUNCTIONS = {  # as tg.name
+    "FloatTensor": "tg.tensor(data, tg.float32)", "LongTensor": "tg.tensor(data, tg.int64)", "as_tensor": "tg.asarray(data)",
+    "bool": "tg.bool_", "column_stack": "tg.stack or tg.concatenate", "dstack": "tg.stack or tg.concatenate", "double": "tg.float64",
+    "empty": "tg.zeros(shape)", "empty_like": "tg.zeros_like(x)", "float": "tg.float32", "flatten": "tg.ravel(x)",
+    "from_numpy": "tg.tensor(array)", "full_": "tg.full(shape, value)", "half": "tg.float16", "hstack": "tg.concatenate(arrays, axis=1)",
+    "inference_mode": "tg.no_grad()", "int": "tg.int32", "is_tensor": "isinstance(x, tg.Tensor)", "load": "tg.io",
+    "long": "tg.int64", "manual_seed": "tg.random.seed(value)", "multinomial": "tg.random.generator().choice(n, p=weights)",
+    "rand": "tg.random.uniform(size=shape)", "randint": "tg.random.integers(low, high, size)",
+    "randn": "tg.random.standard_normal(size)", "randperm": "tg.random.permutation(n)", "save": "tg.io",
+    "set_grad_enabled": "tg.no_grad() or tg.enable_grad()", "vstack": "tg.concatenate(arrays, axis=0)",
+}  # fmt: skip
+
+METHODS = {  # as x.name
+    "add": "a + b", "add_": _IN_PLACE.format("x + y"), "argsort_": "tg.argsort(x)", "bool": "x.astype(tg.bool_)",
+    "byte": "x.astype('uint8')", "clamp_": _IN_PLACE.format("tg.clip(x, min, max)"), "contiguous": "leave it out, nothing here needs it",
+    "copy_": "x[...] = y inside tg.no_grad()", "cpu": "x.to('cpu')", "cuda": "x.to('cuda')", "detach_": "x = x.detach()",
+    "dim": "x.ndim", "div_": _IN_PLACE.format("x / y"), "double": "x.astype(tg.float64)", "exp_": _IN_PLACE.format("tg.exp(x)"),
+    "fill": "tg.full_like(x, value)", "fill_": "x[...] = value", "float": "x.astype(tg.float32)", "half": "x.astype(tg.float16)",
+    "index_add_": "tg.index_add(x, key, v)", "int": "x.astype(tg.int32)", "is_cuda": "x.device", "long": "x.astype(tg.int64)",
+    "masked_fill_": "tg.masked_fill(x, mask, value)", "matmul": "a @ b", "mul_": _IN_PLACE.format("x * y"), "ndimension": "x.ndim",
+    "nelement": "x.size", "new_ones": "tg.ones(shape)", "new_tensor": "tg.tensor(data)", "new_zeros": "tg.zeros(shape)",
+    "normal_": "x[...] = tg.random.normal(mean, std, x.shape) inside tg.no_grad()", "scatter_": "tg.index_put(x, key, v)",
+    "scatter_add_": "tg.index_add(x, key, v)", "short": "x.astype('int16')", "sort": "tg.sort(x, axis)",
+    "squeeze_": _IN_PLACE.format("x.squeeze()"), "sub_": _IN_PLACE.format("x - y"), "type": "x.dtype, or x.astype(dtype)",
+    "type_as": "x.astype(y.dtype)", "uniform_": "x[...] = tg.random.uniform(low, high, x.shape) inside tg.no_grad()",
+    "unsqueeze_": _IN_PLACE.format("x[None]"), "zero_": "x[...] = 0; a gradient: x.grad = None",
+}  # fmt: skip
+
+
+def no_such_function(name: str, module: Any) -> NoReturn:
+    """Raise what `tg.name` raises for a name that is not there: it tells NumPy's name where PyTorch has another."""
+    _no_such_name(f"tinygrad_seq has no {name!r}", FUNCTIONS.get(name) or NAMES.get(name), name, module)
+
+
+def no_such_method(name: str, tensor: Any) -> NoReturn:
+    """Raise what `x.name` raises for a name that a Tensor does not have."""
+    twin = METHODS.get(name) or NAMES.get(name)
+    _no_such_name(f"{type(tensor).__name__} has no attribute {name!r}", twin, name, tensor)
+
+
+def _no_such_name(headline: str, twin: str | None, name: str, owner: Any) -> NoReturn:
+    raise UnknownNameError(message(headline, do=twin or ""), name=name, obj=owner)  # Python adds a likely spelling to its traceback
+
+
+class Count(int):
+    """How many: an int that also says what to do when it is called like PyTorch's `x.size(0)`."""
+
+    __slots__ = ()
+
+    def __call__(self, axis: Any = None) -> NoReturn:
+        """Raise an error that names NumPy's spelling."""
+        raise ArgumentError(
+            message(f"size: it is a number here, {int(self)}, not a method", do="x.shape" if axis is None else f"x.shape[{axis}]")
+        )
+
+
+# ---- Keywords -------------------------------------------------------------------------------------------------------------------
+
+KEYWORDS = {
+    "dim": "axis", "dims": "axis", "keepdim": "keepdims", "dim0": "axis1", "dim1": "axis2", "tensors": "arrays", "unbiased": "ddof",
+    "correction": "ddof", "index": "indices", "generator": "rng", "std": "scale",
+}  # fmt: skip
+
+KEYWORD_ADVICE = {
+    "out": "assign the result: y = ...", "where": "tg.where(mask, x, fill) first, then the op", "initial": "combine the result with it",
+    "dtype": "x.astype(dtype) first", "input": "pass the arrays by position", "other": "pass the arrays by position",
+}  # fmt: skip
+
+
+def advice(keyword: str) -> str:
+    """What to write in place of a keyword that does not exist here; nothing where there is nothing to say."""
+    return KEYWORD_ADVICE.get(keyword) or (f"{keyword}= is called {KEYWORDS[keyword]}= here" if keyword in KEYWORDS else "")
+
+
+def wrong_call(f: Callable[..., Any], keywords: Mapping[str, Any], cause: Exception, where: str = "") -> ArgumentError:
+    """The error for a call that does not fit the signature of `f`."""
+    name = f.__name__.lstrip("_")
+    parameters = inspect.signature(f).parameters
+    unknown = [k for k in keywords if k not in parameters]
+    problem = f"no argument {unknown[0]!r}" if unknown else str(cause).rpartition("()")[2].strip()
+    names = [str(p).partition(":")[0] + (f"={p.default}" if p.default is not p.empty else "") for p in parameters.values()]
+    do = advice(unknown[0]) if unknown else ""
+    return ArgumentError(
+        message(f"{name}: {problem}", expected=f"{name}({', '.join(n for n in names if n != 'self')})", where=where, do=do)
+    )
+
+
+def is_wrong_call(cause: Exception) -> bool:
+    """Whether the call did not fit the signature: the error arose in the frame that made it, which now handles it."""
+    return type(cause) is TypeError and cause.__traceback__ is not None and cause.__traceback__.tb_next is None
+
+
+def speak(namespace: Any) -> None:
+    """Make wrong calls of the public functions of a module, or methods of a class, raise our error instead of Python's.
+
+    A primitive explains its own wrong calls, and who takes nothing needs no explanation.
+    """
+    for name, f in list(vars(namespace).items()):
+        if not inspect.isfunction(f) or name[0] == "_" or not f.__module__.startswith(__package__):
+            continue
+        takes = f.__code__.co_argcount + f.__code__.co_kwonlyargcount > inspect.isclass(namespace)
+        if takes and not hasattr(f, "primitive") and not hasattr(f, "__wrapped__"):
+            setattr(namespace, name, _spoken(f))
+
+
+def _spoken(f: F) -> F:
+    @wraps(f)
+    def call(*args: Any, **keywords: Any) -> Any:
+        try:
+            return f(*args, **keywords)
+        except TypeError as cause:
+            if is_wrong_call(cause):
+                raise wrong_call(f, keywords, cause) from None
+            raise
+
+    return cast(F, call)
