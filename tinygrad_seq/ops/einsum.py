@@ -9,7 +9,7 @@ gradient of an operand is then again an einsum: of the incoming gradient and the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from string import ascii_letters
 from typing import Any, NoReturn
 
@@ -27,36 +27,33 @@ def einsum(subscripts: str, *operands: Any) -> Any:
     alphabetical order. `...` stands for further axes, which broadcast. A letter that one operand has twice reads its diagonal.
     More than two operands are multiplied from left to right.
     """
-    inputs, output = _parse(subscripts, operands)
-    sizes: dict[str, int] = {}
-    for letters, x in zip(inputs, operands, strict=True):
-        for letter, n in zip(letters, x.shape, strict=True):
-            if sizes.setdefault(letter, n) == 1:
-                sizes[letter] = n
-            elif n not in (1, sizes[letter]):
-                _refuse(subscripts, operands, f"the letter {letter!r} names axes of size {sizes[letter]} and {n}")
-    plain = []
-    for position, (letters, x) in enumerate(zip(inputs, operands, strict=True)):
-        stretched = [i for i, letter in enumerate(letters) if x.shape[i] == 1 < sizes[letter]]
-        if stretched:  # it broadcasts, so it need not be there
-            x = squeeze(x, tuple(stretched))
-            letters = "".join(letter for i, letter in enumerate(letters) if i not in stretched)
-        for letter in sorted(set(letters)):
-            while letters.count(letter) > 1:
-                i = letters.index(letter)
-                j = letters.index(letter, i + 1)
-                x = diagonal(x, 0, i, j)
-                letters = letters[:i] + letters[i + 1 : j] + letters[j + 1 :] + letter
-        elsewhere = {*output, *(letter for other in (*inputs[:position], *inputs[position + 1 :]) for letter in other)}
-        alone = tuple(i for i, letter in enumerate(letters) if letter not in elsewhere)
+    terms, output = _parse(subscripts, operands)
+    size = _sizes(subscripts, terms, operands)
+    pairs = [_each_letter_once(letters, x, size) for letters, x in zip(terms, operands, strict=True)]
+    for i, (letters, x) in enumerate(pairs):
+        elsewhere = {*output, *(letter for j, (others, _) in enumerate(pairs) if j != i for letter in others)}
+        alone = tuple(axis for axis, letter in enumerate(letters) if letter not in elsewhere)
         if alone:
-            x = sum(x, axis=alone)
-            letters = "".join(letter for letter in letters if letter in elsewhere)
-        inputs[position] = letters
-        plain.append(x)
+            pairs[i] = "".join(letter for letter in letters if letter in elsewhere), sum(x, axis=alone)
+    inputs, plain = zip(*pairs, strict=True)
     if len(plain) == 1:
         return transpose(plain[0], tuple(inputs[0].index(letter) for letter in output))
-    return _einsum(*plain, inputs=tuple(inputs), output=output)
+    return _einsum(*plain, inputs=inputs, output=output)
+
+
+def _each_letter_once(letters: str, x: Any, size: Mapping[str, int]) -> tuple[str, Any]:
+    """The operand without the axes along which it is stretched, and with diagonals in place of repeated letters."""
+    stretched = tuple(axis for axis, letter in enumerate(letters) if x.shape[axis] != size[letter])
+    if stretched:
+        x = squeeze(x, stretched)
+        letters = "".join(letter for axis, letter in enumerate(letters) if axis not in stretched)
+    for letter in sorted(set(letters)):
+        while letters.count(letter) > 1:
+            first = letters.index(letter)
+            second = letters.index(letter, first + 1)
+            x = diagonal(x, 0, first, second)
+            letters = letters[:first] + letters[first + 1 : second] + letters[second + 1 :] + letter
+    return letters, x
 
 
 @primitive
@@ -124,6 +121,19 @@ def _parse(subscripts: str, operands: Sequence[Any]) -> tuple[list[str], str]:
     if len(set(output)) < len(output) or not set(output) <= set("".join(inputs)):
         _refuse(subscripts, operands, f"the output {output!r} repeats a letter, or has one that no operand has")
     return inputs, output
+
+
+def _sizes(subscripts: str, terms: Sequence[str], operands: Sequence[Any]) -> dict[str, int]:
+    """How long the axis of each letter is; an operand may have 1 there instead."""
+    size: dict[str, int] = {}
+    for letters, x in zip(terms, operands, strict=True):
+        own: dict[str, int] = {}
+        for letter, n in zip(letters, x.shape, strict=True):
+            if own.setdefault(letter, n) != n or (1 != n != size.get(letter, 1) != 1):
+                _refuse(subscripts, operands, f"the letter {letter!r} names axes of different sizes")
+            if size.get(letter, 1) == 1:
+                size[letter] = n
+    return size
 
 
 def _refuse(subscripts: Any, operands: Sequence[Any], why: str) -> NoReturn:

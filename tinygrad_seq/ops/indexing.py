@@ -8,6 +8,7 @@ Integers outside the array are an error on the CPU; CuPy wraps them around witho
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,14 @@ def _key(x: Any, key: Any) -> Any:
     kept = isinstance(x, Value) and x.node is not None and thread.modes.record
     module = backend.array_module(raw(x))
     if backend.array_module(array) is not module:
+        if module is np:  # the other way round the key is moved: it costs no waiting
+            raise DeviceError(
+                message(
+                    f"getitem: x {describe(raw(x))} is on cpu, its index {describe(array)} on {backend.device_of(array)}",
+                    expected="an index on the device of x, or on the CPU",
+                    do="x[i.to('cpu')]",
+                )
+            )
         return module.asarray(backend.to_numpy(array))
     return array.copy() if kept else array
 
@@ -94,8 +103,16 @@ def _add_at(total: Any, key: Any, v: Any) -> None:
     """total[key] += v in place, where a place that the key names twice receives both."""
     if _reads_once(key):
         total[key] += v
-    else:
+        return
+    arrays = key if type(key) is tuple else (key,)
+    if type(total) is not np.ndarray or not all(type(k) is int or (type(k) is np.ndarray and not _is_mask(k)) for k in arrays):
         np.add.at(total, key, v)
+        return
+    # NumPy adds four times as fast in one flat row: an embedding lives on this.
+    lead, rest = total.shape[: len(arrays)], total.shape[len(arrays) :]
+    rows = np.ravel_multi_index(arrays, lead, mode="wrap")
+    places = rows.reshape(-1, 1) * math.prod(rest) + np.arange(math.prod(rest))
+    np.add.at(total.reshape(-1), places.reshape(-1), np.broadcast_to(v, rows.shape + rest).reshape(-1))
 
 
 defvjp(_getitem, lambda g, y, x, key: Slice((key, g)))
@@ -193,9 +210,8 @@ def _index_add(x: Any, v: Any, /, key: Any) -> Any:
     return out
 
 
-defvjp(_index_put, lambda g, y, x, v, key: _index_put(g, 0, key), lambda g, y, x, v, key: _getitem(g, key))
-defvjp(_index_add, lambda g, y, x, v, key: g, lambda g, y, x, v, key: _getitem(g, key))
-_index_put.primitive.edge = _index_add.primitive.edge = sum_to
+defvjp(_index_put, lambda g, y, x, v, key: _index_put(g, 0, key), lambda g, y, x, v, key: sum_to(_getitem(g, key), v.shape))
+defvjp(_index_add, lambda g, y, x, v, key: g, lambda g, y, x, v, key: sum_to(_getitem(g, key), v.shape))
 
 
 def index_put(x: Any, key: Any, v: Any) -> Any:

@@ -58,10 +58,7 @@ def _columns(x: Any, b_ndim: int) -> Any:
 def _(g: Any, y: Any, a: Any, b: Any) -> Any:
     to_b = solve(_transposed(a), _columns(g, b.ndim))
     to_a = -matmul(to_b, _transposed(_columns(y, b.ndim)))
-    return [to_a, to_b if b.ndim > 1 else squeeze(to_b, -1)]
-
-
-solve.primitive.edge = sum_to
+    return [sum_to(to_a, a.shape), sum_to(to_b if b.ndim > 1 else squeeze(to_b, -1), b.shape)]
 
 
 @primitive(expects=SQUARE)

@@ -180,14 +180,13 @@ defvjp(_pad, lambda g, y, x, widths, value: g[_inner(widths, x.shape)])
 
 
 @primitive
-def _pad_from_inside(x: Any, /, widths: tuple[tuple[int, int], ...], mode: str) -> Any:
+def _pad_from_inside(x: Any, /, widths: tuple[tuple[int, int], ...], mode: Any) -> Any:
     return np.pad(x, widths, mode=mode)
 
 
-def _sources(widths: tuple[tuple[int, int], ...], shape: tuple[int, ...], mode: str, module: Any) -> tuple[Any, ...]:
+def _sources(widths: tuple[tuple[int, int], ...], shape: tuple[int, ...], mode: Any, module: Any) -> tuple[Any, ...]:
     """Which element of x stands where in the padded array, for each axis: an open mesh."""
-    pad_one: Any = np.pad  # its stub knows only literal modes
-    places = [pad_one(np.arange(n), width, mode=mode) for n, width in zip(shape, widths, strict=True)]
+    places = [np.pad(np.arange(n), width, mode=mode) for n, width in zip(shape, widths, strict=True)]
     return tuple(module.asarray(i) for i in np.ix_(*places))
 
 
