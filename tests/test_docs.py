@@ -1,0 +1,70 @@
+"""The documents tell the truth: their Python runs, their links lead somewhere, their commands are what CI runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinygrad_seq as tg
+from tinygrad_seq import testing
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+
+
+def blocks(path: Path, info: str) -> list[str]:
+    """The fenced blocks of a document that open with ```info."""
+    return re.findall(rf"(?ms)^```{re.escape(info)}$\n(.*?)^```$", path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/differences-from-pytorch.md"])
+def test_the_python_of_a_document_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    program = "\n".join(blocks(ROOT / name, "python"))
+    assert program
+    exec(compile(program, name, "exec"), {"__name__": "document"})
+
+
+def test_the_example_of_the_readme_learns_adds_up_and_draws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    known: dict[str, Any] = {}
+    exec(blocks(ROOT / "README.md", "python")[0], known)
+    assert known["loss"].item() < 0.1
+    assert sorted(known["terms"]) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert "terms add up to dL/dW: True" in capsys.readouterr().out
+    assert (tmp_path / "first_bit.svg").read_text(encoding="utf-8").lstrip().startswith("<?xml")
+
+
+def test_the_op_of_contributing_has_the_right_derivative() -> None:
+    known: dict[str, Any] = {"np": np, "elementwise": tg.elementwise, "defvjp": tg.defvjp, "sigmoid": tg.sigmoid}
+    exec(blocks(ROOT / "CONTRIBUTING.md", "python")[0], known)
+    testing.check_grads(known["softplus"], [np.linspace(-3, 3, 7)])
+
+
+@each_document
+def test_links_lead_somewhere(path: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8"))
+    assert [link for link in links if "://" not in link and not (path.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("name", ["demo", "tests"])
+def test_the_two_commands_stand_in_the_readme_and_ci_reads_them_there(name: str) -> None:
+    [command] = blocks(ROOT / "README.md", f"sh {name}")
+    assert command.count("\n") == 1
+    assert f"$(readme {name})" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_every_room_of_the_package_is_in_the_design() -> None:
+    design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    rooms = {path.stem for path in (ROOT / "tinygrad_seq").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert sorted(room for room in rooms - {"__init__"} if not re.search(rf"^\|.*`{room}/?`.*\|$", design, re.M)) == []
+    told = set(re.findall(r"`(\w+)/?`", "".join(line.split("|")[1] for line in design.splitlines() if line.startswith("| `"))))
+    slots = {"prim", "args", "raw", "params", "out", "shape", "dtype", "order", "frame", "notes", "saved", "source"}
+    assert sorted(told - rooms - slots) == []
