@@ -9,7 +9,6 @@ With several GPUs CuPy computes on its current device: work on the arrays of 'cu
 from __future__ import annotations
 
 import sys
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,21 +17,21 @@ from .errors import ArgumentError, DeviceError, MissingDependencyError, message
 
 Array = Any  # numpy.ndarray or cupy.ndarray: the two share one interface, not one type
 
-_modules: dict[type, Any] = {np.ndarray: np}
+array_types: dict[type, Any] = {np.ndarray: np}  # and the library of each
 _devices: dict[str, Any] = {"cpu": np}
 
 
 def register(array_type: type, module: Any, device: str) -> None:
     """Make `array_type`, whose functions live in `module`, known as the arrays of `device`."""
-    _modules[array_type] = module
+    array_types[array_type] = module
     _devices[device] = module
 
 
 def forget(device: str) -> None:
     """Undo `register`: the arrays of `device` are no arrays any more."""
     module = _devices.pop(device)
-    for array_type in [kind for kind, known in _modules.items() if known is module]:
-        del _modules[array_type]
+    for array_type in [kind for kind, known in array_types.items() if known is module]:
+        del array_types[array_type]
 
 
 def devices() -> list[str]:
@@ -40,19 +39,15 @@ def devices() -> list[str]:
     return list(_devices)
 
 
-def modules() -> list[ModuleType]:
-    """Every array library in use so far."""
-    return list(_devices.values())
-
-
 def _load_cupy() -> Any:
     """Import CuPy and register it; an error that says what to do where it, or a device, is missing."""
     try:
         import cupy
     except ImportError as cause:
+        absent = isinstance(cause, ModuleNotFoundError) and cause.name == "cupy"
         raise MissingDependencyError(
             message(
-                "device 'cuda': CuPy is not installed",
+                "device 'cuda': CuPy " + ("is not installed" if absent else f"cannot be imported: {cause}"),
                 expected="an NVIDIA device, its driver and CuPy",
                 do="pip install 'tinygrad_seq[cuda13]' (or [cuda12]), or stay on device 'cpu'",
             )
@@ -75,7 +70,7 @@ def _load_cupy() -> Any:
 def is_array(x: Any) -> bool:
     """Whether `x` is an array of a known library (NumPy scalars and Python numbers are not)."""
     kind = type(x)
-    if kind in _modules or isinstance(x, np.ndarray):
+    if kind in array_types or isinstance(x, np.ndarray):
         return True
     if kind.__module__.partition(".")[0] != "cupy":
         return False
@@ -89,11 +84,11 @@ def is_array(x: Any) -> bool:
 def array_module(*arrays: Any) -> Any:
     """The library (numpy, cupy) that owns the first known array among the arguments; numpy for plain numbers."""
     for x in arrays:
-        module = _modules.get(type(x))
+        module = array_types.get(type(x))
         if module is not None:
             return module
         if is_array(x):
-            return _modules.get(type(x), np)
+            return array_types.get(type(x), np)
     return np
 
 
@@ -116,21 +111,13 @@ def _parsed(device: Any) -> tuple[str, int | None]:
     """'cuda:1' -> ('cuda', 1); an error for what names no device."""
     if isinstance(device, str):
         name, colon, number = device.partition(":")
-        if (name in _devices or name == "cuda") and (
-            not colon or (number.isdecimal() and name != "cpu")
-        ):
+        if (name in _devices or name == "cuda") and (not colon or (number.isdecimal() and name != "cpu")):
             return name, int(number) if colon else None
     known = [
         "'cpu'",
-        *(
-            f"'{name}', '{name}:N'"
-            for name in dict.fromkeys(["cuda", *_devices])
-            if name != "cpu"
-        ),
+        *(f"'{name}', '{name}:N'" for name in dict.fromkeys(["cuda", *_devices]) if name != "cpu"),
     ]
-    raise ArgumentError(
-        message(f"device {device!r} is not known", expected=", ".join(known))
-    )
+    raise ArgumentError(message(f"device {device!r} is not known", expected=", ".join(known)))
 
 
 # ---- Moving ------------------------------------------------------------------------------------------------------------------------
@@ -161,6 +148,18 @@ def to_device(x: Array, device: str) -> Array:
 def to_numpy(x: Any) -> np.ndarray[Any, Any]:
     """The values as a NumPy array: itself, or a copy from its device."""
     return np.asarray(x) if array_module(x) is np else x.get()
+
+
+_scalars: dict[tuple[float, Any], Any] = {}
+
+
+def scalar(value: float, like: Any) -> Any:
+    """A Python number in the form that multiplies `like` fastest: NumPy converts a bare number anew at each use."""
+    if type(like) is not np.ndarray or like.dtype.kind != "f":
+        return value
+    key = (value, like.dtype)
+    found = _scalars.get(key)
+    return found if found is not None else _scalars.setdefault(key, np.array(value, like.dtype))
 
 
 def special(x: Any) -> Any:
