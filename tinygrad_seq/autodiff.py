@@ -66,7 +66,7 @@ def sweep(
             g = grads.pop(node)
             if type(g) is not ndarray or g.dtype is not node.dtype:
                 g = _settle(node, g)
-            if node.notes is not None:
+            if node.notes is not None and (through or node not in targets):
                 g = _notify(node, g, owned=node in ours, keep=targets is None, create_graph=create_graph)
             if targets is not None and node in targets:
                 for index in targets[node]:
@@ -86,7 +86,7 @@ def sweep(
                 modes.frame = frames[node.frame]
             else:
                 y, inputs = (node if node.out is None else node.out), node.raw
-            params, whole = node.params, prim.backward
+            params, whole = node.params, (prim.recorded or prim.backward) if create_graph else prim.backward
             edge = prim.edge if create_graph else prim.raw_edge
             if whole is None:
                 rows: Any = prim.rows or _no_rule(node)

@@ -148,3 +148,33 @@ def steps(xs: Iterable[Any], start: int = 1) -> Iterator[Any]:
     finally:
         if modes.frame is inner:
             modes.frame = outer
+
+
+# ---- The modes that users set ---------------------------------------------------------------------------------------------
+
+
+def no_grad(f: F | None = None) -> Any:
+    """Record nothing: `with no_grad():`, or `@no_grad` on a function. Results are constants."""
+    return _switch("record", False, f)
+
+
+def enable_grad(f: F | None = None) -> Any:
+    """Record again inside `no_grad()`."""
+    return _switch("record", True, f)
+
+
+def detect_anomaly(f: F | None = None) -> Any:
+    """Stop at the first NaN, or infinity out of finite inputs, of the forward or backward pass, and say where it was made.
+
+    The error names the op, its frame and time step, and the line of your code that recorded it. Slow: for debugging.
+    """
+    return _switch("anomaly", True, f)
+
+
+def unfolded(f: F | None = None) -> Any:
+    """Record every fused op as the equation that it equals, every time loop step by step: for drawing and analysis."""
+    return _switch("unfolded", True, f)
+
+
+def _switch(name: str, value: bool, f: F | None) -> Any:
+    return mode(name, value) if f is None else mode(name, value)(f)

@@ -246,7 +246,8 @@ class Primitive:
     """What the tape knows of an op: how to run it, its derivative rules, and how its errors read."""
 
     __slots__ = (
-        "arrays", "backward", "differentiable", "plans", "edge", "raw_edge", "expects", "function", "multiple", "name", "names", "raw_edge", "rows", "saves"
+        "arrays", "backward", "differentiable", "edge", "equation", "expects", "function", "multiple", "name", "names", "plans",
+        "raw_edge", "recorded", "rows", "saves",
     )  # fmt: skip
 
     def __init__(self, function: Callable[..., Any], differentiable: bool, multiple: bool, saves: bool, expects: str):
@@ -261,6 +262,8 @@ class Primitive:
         self.names = positional
         self.rows: tuple[Callable[..., Any] | None, ...] = ()
         self.backward: Callable[..., Any] | None = None
+        self.recorded: Callable[..., Any] | None = None  # the same for a gradient that is recorded, where it differs
+        self.equation: Callable[..., Any] | None = None  # what a fused op equals
         self.edge: Callable[[Any, tuple[int, ...]], Any] | None = None  # fits a cotangent to its argument's shape,
         self.raw_edge: Callable[[Any, tuple[int, ...]], Any] | None = None  # a bare one
         self.plans: list[tuple[bool, tuple[int, ...]] | None] = [None] * 2 ** int(min(self.arrays, 8))  # see `plan`
@@ -299,7 +302,7 @@ def primitive(
 
 def _general(prim: Primitive) -> Callable[..., Any]:
     """The call of a primitive: take the arrays out of the values, run, record."""
-    run, arrays, names, here = prim.function, prim.arrays, prim.names, thread
+    run, arrays, names, here, array_types = prim.function, prim.arrays, prim.names, thread, backend.array_types
 
     def call(*args: Any, **params: Any) -> Any:
         if len(args) > arrays:  # parameters given by position
@@ -319,7 +322,7 @@ def _general(prim: Primitive) -> Callable[..., Any]:
                     tracked |= bit
                     sources.append(node if type(node) is Node else Output(node, a._index))
             else:
-                bare = bare or type(a) is ndarray
+                bare = bare or type(a) in array_types
                 inputs.append(a)
                 sources.append(a)
             bit = bit << 1 & 255 or 128  # the arguments of a variadic op from the eighth on share a bit
@@ -336,8 +339,8 @@ def _general(prim: Primitive) -> Callable[..., Any]:
             for i, source in enumerate(sources):
                 inputs[i] = sources[i] = _as_it_is_now(source) if source is inputs[i] else source
         keep_out, unread = prim.plans[tracked] or prim.plan(tracked)
-        for i in unread:
-            inputs[i] = sources[i]
+        for i in range(len(inputs)) if unread and arrays > 8 else unread:
+            inputs[i] = sources[i] if isinstance(sources[i], (Node, Output)) else inputs[i]
         return _record(prim, sources, inputs, params, out, keep_out, modes)
 
     return call
@@ -406,7 +409,9 @@ def _binary(prim: Primitive) -> Callable[..., Any]:
 
 def _as_it_is_now(x: Any) -> Any:
     """A bare array that its owner may write to, copied: the tape needs it as it is now. A number as it is."""
-    return x.copy() if type(x) is ndarray and x.flags.writeable else x
+    if type(x) is ndarray:
+        return x.copy() if x.flags.writeable else x
+    return x.copy() if type(x) in backend.array_types else x
 
 
 def _constant(prim: Primitive, args: Sequence[Any], inputs: list[Any], out: Any) -> Any:
