@@ -272,7 +272,7 @@ class Primitive:
         """Whether the derivative reads the output, and which arguments it does not read, given which need one (a bit mask)."""
         rules = [self.backward] if self.backward else [row for i, row in enumerate(self.rows) if tracked >> i & 1 and row]
         read = set().union(*(reads(rule, saves=self.saves) for rule in rules))
-        needed = range(8) if not rules or "*" in read else read
+        needed = range(8) if not rules or "*" in read or self.recorded else read
         plan = (not rules or "y" in read, tuple(i for i in range(8) if tracked >> i & 1 and i not in needed))
         self.plans[tracked] = plan
         return plan
