@@ -99,7 +99,7 @@ def full_like(x: Any, fill_value: Any, dtype: Any = None, *, requires_grad: bool
 def arange(
     start: Any, stop: Any = None, step: Any = 1, dtype: Any = None, *, device: str = "cpu", requires_grad: bool = False
 ) -> Tensor:
-    """Count start, start + step, ... up to but without `stop`; arange(n) from 0 to n - 1. Integers unless a float is among them."""
+    """Count from `start` in steps up to but without `stop`; with one argument from 0. Integers unless a float is among them."""
     start, stop = (0, start) if stop is None else (start, stop)
     if dtype is None:
         dtype = DEFAULT_DTYPE if any(isinstance(x, float) for x in (start, stop, step)) else np.int64

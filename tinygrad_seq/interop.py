@@ -113,12 +113,6 @@ def _refuse(who: str, keyword: str) -> NoReturn:
 def _no_op(function: Any) -> NoReturn:
     module, name = getattr(function, "__module__", None) or "numpy", function.__name__
     full = f"{module.replace('numpy', 'np', 1)}.{name}"
-    raise ArgumentError(
-        message(
-            f"{full}: there is no op of this meaning for Tensors",
-            expected="a function that tinygrad_seq has too, such as those in dir(tg)",
-            do=twins.FUNCTIONS.get(name)
-            or twins.NAMES.get(name)
-            or f"compose it from ops; or {full}(x.numpy(), ...), which has no gradient",
-        )
-    )
+    twin = f"tg.{name}" if hasattr(creation, name) else twins.FUNCTIONS.get(name) or twins.NAMES.get(name)
+    otherwise = f"compose it from ops; or {full}(x.numpy(), ...), which has no gradient"
+    raise ArgumentError(message(f"{full}: there is no op of this meaning for Tensors", do=twin or otherwise))

@@ -425,7 +425,7 @@ def to_array(data: Any, dtype: Any = None, *, copy: bool) -> Any:
     else:
         _refuse_tensors_in(data)
         try:
-            array = np.array(data, dtype=dtype)
+            array = np.asarray(data, dtype=dtype)
         except (ValueError, TypeError, OverflowError) as cause:
             ragged = "inhomogeneous" in str(cause)
             raise ArgumentError(
@@ -437,6 +437,8 @@ def to_array(data: Any, dtype: Any = None, *, copy: bool) -> Any:
             ) from None
         if dtype is None and array.dtype == np.float64 and not hasattr(data, "dtype"):
             array = array.astype(DEFAULT_DTYPE)
+        elif copy and not isinstance(data, (list, tuple)):
+            array = array.copy()
     if array.dtype.kind not in NUMBERS:
         raise ArgumentError(
             message(f"tensor: {describe(data)} is no array of numbers", expected="floating-point numbers, integers or booleans")
@@ -481,7 +483,7 @@ def _read_only(array: Any) -> Any:
 def logic(symbol: str, op: Callable[..., Any], *args: Any) -> Any:
     """The logical op that an operator stands for. Only of booleans: of integers NumPy's `&` would combine their bits."""
     for x in args:
-        if getattr(x, "dtype", None) != bool and not isinstance(x, bool):
+        if getattr(x, "dtype", None) != np.dtype(bool) and not isinstance(x, bool):
             raise ArgumentError(
                 message(f"{symbol}: {describe(raw(x))} is not boolean", expected="booleans", do="for example (x > 0) & (y > 0)")
             )
