@@ -1,0 +1,291 @@
+"""The simple recurrent network: its equation, its hand-derived BPTT, the tape and PyTorch all say the same."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+import tinygrad_seq as tg
+from tinygrad_seq import nn
+from tinygrad_seq.errors import ArgumentError, ShapeError
+
+from tinygrad_seq.nn.functional import RNNGradients, rnn_bptt, rnn_step
+from tinygrad_seq.scan import scan
+
+T, B, D, H = 6, 3, 4, 5
+NONLINEARITIES = pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
+
+
+def problem(seed: int = 0) -> tuple[list[np.ndarray], np.ndarray]:
+    """xs, h0, w_ih, w_hh, b_ih, b_hh, and a weight for each state, so that the loss is L = Σ weight · hs."""
+    rng = np.random.default_rng(seed)
+    shapes = [(T, B, D), (B, H), (H, D), (H, H), (H,), (H,)]
+    return [0.7 * rng.standard_normal(shape) for shape in shapes], rng.standard_normal((T, B, H))
+
+
+def loss_by_hand(args: list[np.ndarray], weight: np.ndarray, nonlinearity: str) -> float:
+    """The loss with every sum written in NumPy, independent of the package."""
+    xs, h, w_ih, w_hh, b_ih, b_hh = args
+    f = np.tanh if nonlinearity == "tanh" else lambda a: np.maximum(a, 0)
+    loss = 0.0
+    for x, w in zip(xs, weight, strict=True):
+        h = f(x @ w_ih.T + b_ih + h @ w_hh.T + b_hh)
+        loss += (w * h).sum()
+    return loss
+
+
+def gradients_of_the_tape(args: list[np.ndarray], weight: np.ndarray, nonlinearity: str) -> tuple[float, list[np.ndarray]]:
+    leaves = [tg.Tensor(a, requires_grad=True) for a in args]
+    xs, h0, *ws = leaves
+    hs, _ = scan(lambda *a: rnn_step(*a, nonlinearity=nonlinearity), xs, h0, ws)
+    loss = (hs * weight).sum()
+    loss.backward()
+    return loss.item(), [leaf.grad.numpy() for leaf in leaves]
+
+
+@NONLINEARITIES
+def test_rnn_step_is_the_equation(nonlinearity: str):
+    args, weight = problem()
+    loss, _ = gradients_of_the_tape(args, weight, nonlinearity)
+    assert loss == pytest.approx(loss_by_hand(args, weight, nonlinearity), rel=1e-13)
+
+
+@NONLINEARITIES
+@pytest.mark.parametrize("name", RNNGradients._fields)
+def test_bptt_by_hand_equals_the_tape(nonlinearity: str, name: str):
+    args, weight = problem()
+    by_hand = rnn_bptt(*args, weight, nonlinearity=nonlinearity)
+    _, of_tape = gradients_of_the_tape(args, weight, nonlinearity)
+    place = RNNGradients._fields.index(name)
+    np.testing.assert_allclose(by_hand[place], of_tape[place], rtol=1e-12, atol=1e-12)
+
+
+@NONLINEARITIES
+@pytest.mark.parametrize("name", RNNGradients._fields)
+def test_bptt_by_hand_equals_central_differences(nonlinearity: str, name: str):
+    args, weight = problem(1)
+    place, step = RNNGradients._fields.index(name), 1e-6
+    direction = np.random.default_rng(2).standard_normal(args[place].shape)
+
+    def loss(distance: float) -> float:
+        moved = [a + distance * direction if i == place else a for i, a in enumerate(args)]
+        return loss_by_hand(moved, weight, nonlinearity)
+
+    slope = (loss(step) - loss(-step)) / (2 * step)
+    assert (rnn_bptt(*args, weight, nonlinearity=nonlinearity)[place] * direction).sum() == pytest.approx(slope, rel=1e-7)
+
+
+def test_bptt_is_the_sum_of_products_over_all_pairs_of_times():
+    # dL/dW_hh = Σ_t Σ_(k<=t) dL/dh_t [Π_(j=k+1..t) dh_j/dh_(j-1)] ∂h_k/∂W_hh, the Jacobians written out for one row
+    (xs, h0, w_ih, w_hh, b_ih, b_hh), weight = problem(3)
+    hs = [h0[0]]
+    for x in xs[:, 0]:
+        hs.append(np.tanh(x @ w_ih.T + b_ih + hs[-1] @ w_hh.T + b_hh))
+    total = np.zeros((H, H))
+    for t in range(1, T + 1):
+        row = weight[t - 1, 0]  # dL/dh_t, then carried back to h_k
+        for k in range(t, 0, -1):
+            total += np.outer(row * (1 - hs[k] ** 2), hs[k - 1])
+            row = row @ (np.diag(1 - hs[k] ** 2) @ w_hh)
+    by_hand = rnn_bptt(xs[:, :1], h0[:1], w_ih, w_hh, b_ih, b_hh, weight[:, :1])
+    np.testing.assert_allclose(by_hand.w_hh, total, rtol=1e-12)
+
+
+def test_the_gradient_can_be_differentiated_again():
+    args, weight = problem(4)
+    leaves = [tg.Tensor(a, requires_grad=True) for a in args]
+    xs, h0, *ws = leaves
+    hs, _ = scan(rnn_step, xs, h0, ws)
+    (g,) = tg.grad((hs * weight).sum(), [ws[1]], create_graph=True)
+    direction = np.random.default_rng(5).standard_normal((H, H))
+    second = tg.grad((g * direction).sum(), ws[1]).numpy()
+
+    step = 1e-6
+    plus, minus = (rnn_bptt(*args[:3], args[3] + s * direction, *args[4:], weight).w_hh for s in (step, -step))
+    np.testing.assert_allclose(second, (plus - minus) / (2 * step), rtol=1e-6, atol=1e-7)
+
+
+# ---- The module --------------------------------------------------------------------------------------------------------------------
+
+
+def rnn(**options) -> nn.RNN:
+    return nn.RNN(D, H, rng=0, dtype="float64", **options)
+
+
+def test_a_two_layer_network_is_the_explicit_double_loop():
+    net, (xs, *_) = rnn(num_layers=2), problem()[0]
+    out, last = net(xs)
+    h = [np.zeros((B, H)), np.zeros((B, H))]
+    for t in range(T):
+        below = xs[t]
+        for layer in range(2):
+            below = h[layer] = rnn_step(below, h[layer], *(w.numpy() for w in net.weights(layer)))
+        np.testing.assert_allclose(out.numpy()[t], below, rtol=1e-13)
+    np.testing.assert_allclose(last.numpy(), np.stack(h), rtol=1e-13)
+
+
+def test_batch_first_only_moves_axes():
+    (xs, *_) = problem()[0]
+    out, last = rnn()(xs)
+    out_b, last_b = rnn(batch_first=True)(xs.swapaxes(0, 1))
+    np.testing.assert_array_equal(out.numpy(), out_b.numpy().swapaxes(0, 1))
+    np.testing.assert_array_equal(last.numpy(), last_b.numpy())
+
+
+def test_carrying_the_state_over_a_cut_changes_no_output():
+    net, (xs, *_) = rnn(num_layers=2), problem()[0]
+    out, last = net(xs)
+    first, h = net(xs[:2])
+    second, h = net(xs[2:], h.detach())
+    np.testing.assert_array_equal(out.numpy(), np.concatenate([first.numpy(), second.numpy()]))
+    np.testing.assert_array_equal(last.numpy(), h.numpy())
+
+
+def test_lengths_hold_in_every_layer_and_direction():
+    net, (xs, *_) = rnn(num_layers=2, bidirectional=True), problem()[0]
+    lengths = [T, 2, 0]
+    out, last = net(xs, lengths=lengths)
+    for b, length in enumerate(lengths):
+        assert (out.numpy()[length:, b] == 0).all()
+        if length:
+            single, h = net(xs[:length, b : b + 1])
+            np.testing.assert_allclose(out.numpy()[:length, b], single.numpy()[:, 0], rtol=1e-12)
+            np.testing.assert_allclose(last.numpy()[:, b], h.numpy()[:, 0], rtol=1e-12)
+        else:
+            assert (last.numpy()[:, b] == 0).all()
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"nonlinearity": "relu"},
+        {"num_layers": 3},
+        {"bias": False},
+        {"batch_first": True, "num_layers": 2},
+        {"bidirectional": True, "num_layers": 2},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("with_state", [False, True])
+def test_the_module_equals_pytorch_in_outputs_states_and_all_gradients(options: dict, with_state: bool):
+    torch = pytest.importorskip("torch", reason="compares with PyTorch")
+    ours, theirs = rnn(**options), torch.nn.RNN(D, H, dtype=torch.float64, **options)
+    theirs.load_state_dict({name: torch.from_numpy(a) for name, a in ours.state_dict().items()})
+    rows = options.get("num_layers", 1) * (2 if options.get("bidirectional") else 1)
+    rng = np.random.default_rng(6)
+    x, h = rng.standard_normal((T, B, D)), rng.standard_normal((rows, B, H))
+    x = x.swapaxes(0, 1) if options.get("batch_first") else x
+    a_x, a_h = tg.Tensor(x, requires_grad=True), tg.Tensor(h, requires_grad=True)
+    b_x, b_h = torch.tensor(x, requires_grad=True), torch.tensor(h, requires_grad=True)
+
+    a_out, a_last = ours(a_x, a_h) if with_state else ours(a_x)
+    b_out, b_last = theirs(b_x, b_h) if with_state else theirs(b_x)
+    np.testing.assert_allclose(a_out.numpy(), b_out.detach().numpy(), atol=1e-9)
+    np.testing.assert_allclose(a_last.numpy(), b_last.detach().numpy(), atol=1e-9)
+
+    weight = rng.standard_normal(a_out.shape)
+    ((a_out * weight).sum() + (a_last * a_last).sum()).backward()
+    ((b_out * torch.tensor(weight)).sum() + (b_last * b_last).sum()).backward()
+    pairs = [(a_x, b_x)] + ([(a_h, b_h)] if with_state else [])
+    for a, b in pairs + [(p, theirs.get_parameter(name)) for name, p in ours.named_parameters()]:
+        np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.torch
+def test_a_state_dict_of_pytorch_loads_by_name():
+    torch = pytest.importorskip("torch", reason="compares with PyTorch")
+    theirs, ours = torch.nn.RNN(D, H, num_layers=2, bidirectional=True), nn.RNN(D, H, num_layers=2, bidirectional=True)
+    ours.load_state_dict(theirs.state_dict())
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    for name, a in theirs.state_dict().items():
+        np.testing.assert_array_equal(ours.state_dict()[name], a.numpy())
+
+
+def test_parameters_start_uniform_within_one_over_the_root_of_h():
+    net = nn.RNN(30, 100, num_layers=2, rng=0)
+    for p in net.parameters():
+        a = p.numpy()
+        assert np.abs(a).max() <= 0.1
+        assert a.std() == pytest.approx(0.1 / np.sqrt(3), rel=0.2)
+        assert a.dtype == np.float32
+
+
+def test_the_same_seed_gives_the_same_network_and_its_layers_differ():
+    a, b = (nn.RNN(H, H, num_layers=2, rng=7) for _ in range(2))
+    for x, y in zip(a.parameters(), b.parameters(), strict=True):
+        np.testing.assert_array_equal(x.numpy(), y.numpy())
+    assert (a.weight_hh_l0.numpy() != a.weight_hh_l1.numpy()).any()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "says"),
+    [
+        (lambda: rnn()(np.zeros((T, B, D + 1))), ShapeError, r"xs must be \(T, B, D\) with D = 4, got \(6, 3, 5\)"),
+        (lambda: rnn()(np.zeros((T, D))), ShapeError, r"xs\[:, None\]"),
+        (lambda: rnn(batch_first=True)(np.zeros((B, T, 1))), ShapeError, r"\(B, T, D\)"),
+        (lambda: rnn()(np.zeros((T, B, D)), np.zeros((B, H))), ShapeError, r"h0 must be \(L, B, H\) = \(1, 3, 5\)"),
+        (lambda: rnn(nonlinearity="sigmoid"), ArgumentError, "'tanh' or 'relu'"),
+        (lambda: rnn()(np.zeros((T, B, D)), lengths=[1, 2]), ShapeError, "lengths"),
+        (lambda: rnn_step(np.zeros((B, D)), np.zeros((B, H)), np.zeros((H, D)), np.zeros((H, H)), nonlinearity="x"), ArgumentError, "tanh"),
+    ],
+)
+def test_wrong_calls_say_what_was_expected(call, error, says):
+    with pytest.raises(error, match=says):
+        call()
+
+
+# ---- On the tape ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_every_layer_has_its_own_times_on_the_tape():
+    net = rnn(num_layers=2, bidirectional=True)
+    out, _ = net(problem()[0][0])
+    found = {}
+    for node in tg.toposort([out]):
+        if node.prim is not None and node.prim.name == "tanh":
+            found.setdefault(node.frame.parent.owner, []).append(node.frame.time)
+            assert node.frame.path()[0].owner is net
+    up, down = list(range(1, T + 1)), list(range(T, 0, -1))
+    assert found == {"layer 0": up, "layer 0_reverse": down, "layer 1": up, "layer 1_reverse": down}
+
+
+def test_the_terms_of_one_weight_by_time_add_up_to_its_gradient():
+    net, (args, weight) = rnn(), problem()
+    out, _ = net(args[0])
+    loss = (out * weight).sum()
+    w = net.weight_hh_l0
+    terms = {}
+    for node, _, contributions in tg.steps_of_backward(loss, targets={w.node: {0: None}}):
+        for argument, term in zip(node.args, contributions, strict=False):
+            if argument is w.node:
+                assert node.frame.time not in terms
+                terms[node.frame.time] = term
+    assert sorted(terms) == list(range(1, T + 1))
+    assert (terms[1] == 0).all()  # h_0 = 0
+    loss.backward()
+    np.testing.assert_allclose(sum(terms.values()), w.grad.numpy(), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.slow
+def test_the_gradient_of_a_weight_over_time_is_multiplied_in_few_products():
+    # x @ W.T makes a transposed weight and a dense gradient at every step; `linear` leaves the products to be done together
+    rng = np.random.default_rng(0)
+    xs, h0 = rng.standard_normal((200, 16, 64)), np.zeros((16, 128))
+    ws = [tg.Tensor(0.1 * rng.standard_normal(shape), requires_grad=True) for shape in [(128, 64), (128, 128), (128,), (128,)]]
+
+    def transposing(x, h, w_ih, w_hh, b_ih, b_hh):
+        return tg.tanh(x @ w_ih.T + b_ih + h @ w_hh.T + b_hh)
+
+    def seconds(step) -> float:
+        best = np.inf
+        for _ in range(5):
+            start = time.perf_counter()
+            scan(step, xs, h0, ws)[1].sum().backward()
+            best = min(best, time.perf_counter() - start)
+        return best
+
+    assert seconds(rnn_step) < 0.9 * seconds(transposing)

@@ -1,0 +1,48 @@
+"""A vector for each symbol of a vocabulary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import IndexError_, message
+from ..random import Rng
+from . import functional as F
+from . import init
+from .module import Module
+
+
+class Embedding(Module):
+    """A table of one vector per symbol: ids (...) of integers -> (..., embedding_dim).
+
+    weight (num_embeddings, embedding_dim) starts normal(0, 1), as in PyTorch. The row `padding_idx` starts at zero and is never trained.
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        *,
+        rng: Rng = None,
+        dtype: Any = "float32",
+    ):
+        if padding_idx is not None:
+            if not -num_embeddings <= padding_idx < num_embeddings:
+                raise IndexError_(
+                    message(f"Embedding: padding_idx {padding_idx} is out of range", expected=f"0 ... {num_embeddings - 1}")
+                )
+            padding_idx %= num_embeddings
+        self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
+        self.weight = init.normal((num_embeddings, embedding_dim), rng=rng, dtype=dtype)
+        if padding_idx is not None:
+            self.weight._data[padding_idx] = 0
+
+    def forward(self, ids: Any) -> Any:
+        """Look up ids (...) -> (..., embedding_dim)."""
+        return F.embedding(ids, self.weight, self.padding_idx)
+
+    def extra_repr(self) -> str:
+        """The sizes."""
+        return f"{self.num_embeddings}, {self.embedding_dim}" + (
+            "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
+        )

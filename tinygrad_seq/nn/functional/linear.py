@@ -1,0 +1,47 @@
+"""The affine map of a layer, and the lookup of embedding vectors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ... import backend
+from ...errors import ArgumentError, IndexError_, describe, message
+from ...graph import raw
+from ...ops import expand_dims, not_equal, take, where
+from ...ops.products import inner
+
+
+def linear(x: Any, weight: Any, bias: Any = None) -> Any:
+    """The affine map of a layer.
+
+        y = x W^T + b
+
+    x (..., D), weight (K, D), bias (K,) -> y (..., K).
+    """
+    y = inner(x, weight)
+    return y if bias is None else y + bias
+
+
+def embedding(ids: Any, weight: Any, padding_idx: int | None = None) -> Any:
+    """The rows of `weight` that the ids name: one_hot(ids) @ weight, without the product.
+
+    ids integers of any shape (...), weight (V, E) -> (..., E). A row named twice receives both gradients; the row `padding_idx` none.
+    """
+    ids = indices("embedding: ids", raw(ids), raw(weight).shape[0])
+    rows = take(weight, ids, axis=0)
+    return rows if padding_idx is None else where(expand_dims(not_equal(ids, padding_idx), -1), rows, raw(rows))
+
+
+def indices(who: str, ids: Any, count: int) -> Any:
+    """The ids as an integer array, each in 0 ... count-1. Ids on a device are taken on trust: looking would wait for it."""
+    ids = ids if backend.is_array(ids) else np.asarray(ids)
+    if ids.dtype.kind not in "iu":
+        raise ArgumentError(
+            message(f"{who} must be integers, got {describe(ids)}", expected=f"0 ... {count - 1}", do="ids.astype('int64')")
+        )
+    if isinstance(ids, np.ndarray) and ids.size and not (int(ids.min()) >= 0 and int(ids.max()) < count):
+        worst = int(ids.min()) if ids.min() < 0 else int(ids.max())
+        raise IndexError_(message(f"{who}: {worst} is out of range", expected=f"0 ... {count - 1}", got=describe(ids)))
+    return ids

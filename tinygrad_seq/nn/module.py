@@ -1,0 +1,234 @@
+"""Module: parameters, buffers and submodules, found by walking the attributes of an object.
+
+    class Net(Module):
+        def __init__(self):
+            self.layers = [Linear(4, 8), Linear(8, 2)]      # lists, tuples and dicts are walked too
+
+        def forward(self, x): ...
+
+No base `__init__` to call, nothing registers itself: what `vars(self)` holds is what there is, in the order of assignment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+
+from .. import backend, guards
+from ..errors import ShapeError, message
+from ..frames import Frame, frame, thread
+from ..graph import leaf
+from ..tensor import Tensor
+
+M = TypeVar("M", bound="Module")
+
+
+class Parameter(Tensor):
+    """A Tensor that a module learns: assigned to an attribute, it is found by `parameters()`; it requires a gradient unless told."""
+
+    __slots__ = ()
+
+    def __init__(self, data: Any, dtype: Any = None, *, requires_grad: bool = True, name: str | None = None):
+        super().__init__(data, dtype, requires_grad=requires_grad, name=name)
+
+
+class Module:
+    """What owns parameters and has a `forward`. Calling it runs `forward` in a frame of its own on the tape.
+
+    A Parameter among its attributes is learned; any other Tensor is a buffer, which moves and is saved with the module but is not
+    learned (a leading underscore in its name keeps it from being saved); attributes may be lists, tuples and dicts of these.
+    """
+
+    training: bool = True
+    _named: bool = False
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the output. A subclass states it."""
+        raise NotImplementedError(
+            message(f"{type(self).__name__} has no forward", do="define forward(self, ...), then call the module")
+        )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self._named:
+            self._name_parameters()
+        with frame(self):
+            return self.forward(*args, **kwargs)
+
+    def _name_parameters(self) -> None:
+        """On its first call from outside any module, a module names its parameters, so that errors and drawings can."""
+        at: Frame | None = thread.modes.frame
+        while at is not None:
+            if isinstance(at.owner, Module):
+                return
+            at = at.parent
+        self._named = True
+        for name, p in self.named_parameters():
+            if p.name is None:
+                p.name = name
+
+    # ---- What it holds ---------------------------------------------------------------------------------------------------------
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Each parameter once, with its dotted path: "rnn.weight_hh_l0", "layers.0.bias"."""
+        return ((path, found) for path, found in _walk(self) if isinstance(found, Parameter))
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Each parameter once; one that is used in two places is one parameter."""
+        return (p for _, p in self.named_parameters())
+
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """Each Tensor that the module keeps but does not learn. Results that a module stored for a look later are no buffers."""
+        return ((path, found) for path, found in _walk(self) if _is_buffer(found))
+
+    def buffers(self) -> Iterator[Tensor]:
+        """Each buffer once."""
+        return (b for _, b in self.named_buffers())
+
+    def named_modules(self) -> Iterator[tuple[str, Module]]:
+        """The module itself (its path is "") and each module within, outer before inner."""
+        yield "", self
+        yield from ((path, found) for path, found in _walk(self) if isinstance(found, Module))
+
+    def modules(self) -> Iterator[Module]:
+        """The module itself and each module within, outer before inner."""
+        return (m for _, m in self.named_modules())
+
+    # ---- Saving and loading ------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, np.ndarray[Any, Any]]:
+        """A snapshot of every parameter and saved buffer by its path: NumPy arrays, copied, so training on does not change them.
+
+        A parameter that stands in two places appears under both paths, as in PyTorch.
+        """
+        return {path: backend.to_numpy(t._data).copy() for path, t in self._saved()}
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
+        """Write the arrays of `state` (NumPy's, PyTorch's or Tensors, of any float dtype) into the parameters and buffers.
+
+        Nothing changes unless everything fits. strict=False: names that only one side has are passed over.
+        """
+        own = dict(self._saved())
+        arrays = {path: np.asarray(state[path]) for path in own if path in state}
+        problems = [f"{path}: {own[path].shape} here, {a.shape} given" for path, a in arrays.items() if a.shape != own[path].shape]
+        missing = [path for path in own if path not in state] if strict else []
+        unexpected = [path for path in state if path not in own] if strict else []
+        if problems or missing or unexpected:
+            raise ShapeError(
+                message(
+                    f"load_state_dict: the state does not fit {type(self).__name__}, nothing was loaded",
+                    shapes="; ".join(problems),
+                    missing=", ".join(missing),
+                    unexpected=", ".join(unexpected),
+                    do="build the module with the sizes that the state was saved with"
+                    + ("" if problems else ", or pass strict=False to load what both have"),
+                )
+            )
+        for path, array in arrays.items():
+            data = own[path]._data
+            data[...] = backend.array_module(data).asarray(array.astype(data.dtype, copy=False))
+            guards.wrote(data)
+
+    def _saved(self) -> Iterator[tuple[str, Tensor]]:
+        for path, found in _walk(self, again=True):
+            if isinstance(found, Parameter) or (_is_buffer(found) and not path.rpartition(".")[2].startswith("_")):
+                yield path, found
+
+    # ---- Changing all of it --------------------------------------------------------------------------------------------------------
+
+    def train(self: M, mode: bool = True) -> M:
+        """Set `training` here and in every module within: what behaves differently while learning (dropout) asks it."""
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self: M) -> M:
+        """Leave training mode: `train(False)`."""
+        return self.train(False)
+
+    def requires_grad_(self: M, flag: bool = True) -> M:
+        """Learn all parameters from now on, or freeze them."""
+        for p in self.parameters():
+            p.requires_grad_(flag)
+        return self
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all parameters."""
+        for p in self.parameters():
+            if p.requires_grad:
+                p.grad = None
+
+    def to(self: M, device: str | None = None, dtype: Any = None) -> M:
+        """Move parameters and buffers to a device, or change the dtype of those that hold floating-point numbers, in place.
+
+        The parameters stay the same objects, so an optimizer keeps them; graphs recorded before keep the old numbers.
+        """
+        for _, found in _walk(self):
+            if isinstance(found, Parameter) or _is_buffer(found):
+                array = found._data if device is None else backend.to_device(found._data, device)
+                if dtype is not None and array.dtype.kind == "f":
+                    array = array.astype(dtype, copy=False)
+                _replace_data(found, array)
+        return self
+
+    def apply(self: M, f: Callable[[Module], Any]) -> M:
+        """Call `f` with every module, inner before outer: to initialise them your way, for example."""
+        for module in reversed(list(self.modules())):
+            f(module)
+        return self
+
+    # ---- How it prints -------------------------------------------------------------------------------------------------------------
+
+    def extra_repr(self) -> str:
+        """What stands in the parentheses of the repr: the sizes that the module was made with."""
+        return ""
+
+    def __repr__(self) -> str:
+        head = f"{type(self).__name__}({self.extra_repr()}"
+        children = [(path, found) for path, found in _walk(self, deep=False) if isinstance(found, Module)]
+        lines = [f"  ({path}): {found!r}".replace("\n", "\n  ") for path, found in children]
+        return "\n".join([head, *lines, ")"]) if lines else head + ")"
+
+
+def _walk(root: Module, *, again: bool = False, deep: bool = True) -> Iterator[tuple[str, Any]]:
+    """Each Tensor and Module within `root` with its dotted path, in the order of assignment, an outer module before its inner ones.
+
+    What stands in several places comes once, a Tensor each time with again=True; deep=False does not enter the modules found.
+    """
+    seen = {id(root)}
+    stack: list[tuple[str, Any]] = [("", root)]
+    while stack:
+        path, item = stack.pop()
+        if isinstance(item, (Tensor, Module)) and item is not root:
+            if id(item) in seen and not (again and isinstance(item, Tensor)):
+                continue
+            seen.add(id(item))
+            yield path, item
+        if isinstance(item, Module) and (deep or item is root):
+            parts: Any = vars(item).items()
+        elif isinstance(item, Mapping):
+            parts = item.items()
+        elif isinstance(item, (list, tuple)):
+            parts = enumerate(item)
+        else:
+            continue
+        prefix = path and path + "."
+        stack.extend([(f"{prefix}{key}", part) for key, part in parts][::-1])
+
+
+def _is_buffer(found: Any) -> bool:
+    return isinstance(found, Tensor) and not isinstance(found, Parameter) and found.is_leaf
+
+
+def _replace_data(t: Tensor, array: Any) -> None:
+    """Give a leaf another array and with it a new place on the tape; name, hooks and gradient stay."""
+    if array is t._data:
+        return
+    if t.node is not None:
+        notes, t.node = t.node.notes, leaf(array)
+        t.node.notes = notes
+        if t.grad is not None:
+            moved = backend.to_device(t.grad._data, backend.device_of(array)).astype(array.dtype, copy=False)
+            t.node.note().grad = Tensor(moved)
+    t._data = array

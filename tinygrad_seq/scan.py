@@ -1,0 +1,112 @@
+"""scan: the one time loop. A step is its equations for one moment; scan carries the state and leaves the tape unfolded in time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import backend
+from .errors import ArgumentError, ShapeError, describe, message
+from .frames import frame
+from .graph import raw
+from .ops import stack, unstack, where
+
+
+def scan(
+    step: Callable[..., Any],
+    xs: Any,
+    state: Any,
+    weights: Sequence[Any] = (),
+    *,
+    lengths: Any = None,
+    reverse: bool = False,
+    name: str = "scan",
+) -> tuple[Any, Any]:
+    """Run a recurrence over a sequence.
+
+        h_t = step(x_t, h_(t-1), *weights)          t = 1, ..., T
+        hs, h_T = scan(step, xs, h_0, weights)
+
+    xs (T, ...) one entry per time step -> (hs (T, ...), the last state). The state is an array, or a tuple (h, c, ...) of them; then the
+    step takes and returns them all, and the outputs are those of the first.
+
+    lengths (B,): the length of each row of xs (T, B, ...). Past its end a row's state stands still and its output is zero; what the padding
+    holds, even NaN, changes nothing, and its gradient is zero. A row may have length 0. reverse: run from t = T to 1, rows from their end.
+
+    On the tape each step is a frame at its time t, counted from 1, inside one frame called `name`. Time and memory are linear in T.
+    """
+    T = _length_of(xs)
+    several = isinstance(state, (tuple, list))
+    states = tuple(state) if several else (state,)
+    present = None if lengths is None else _present(lengths, xs)
+    if present is not None:
+        alive, everyone = backend.to_device(present, backend.device_of(raw(xs))), present.all(axis=1).tolist()
+        xs = where(_fitted(alive, xs), xs, 0)
+
+    ys: list[Any] = [None] * T
+    moments = unstack(xs)
+    with frame(name):
+        for t in reversed(range(T)) if reverse else range(T):
+            with frame("step", t + 1):
+                new = step(moments[t], *states, *weights)
+                new = _checked(tuple(new) if several else (new,), states, t + 1)
+                if present is not None and not everyone[t]:
+                    new = tuple(where(_fitted(alive[t], h), h, before) for h, before in zip(new, states, strict=True))
+                states = new
+                ys[t] = states[0]
+    hs = stack(ys)
+    if present is not None:
+        hs = where(_fitted(alive, hs), hs, 0)
+    return hs, states if several else states[0]
+
+
+def _length_of(xs: Any) -> int:
+    shape = tuple(raw(xs).shape) if hasattr(raw(xs), "shape") else None
+    if not shape:
+        raise ShapeError(message("scan: xs has no time axis", expected="an array (T, ...): time first", got=describe(raw(xs))))
+    if shape[0] == 0:
+        raise ShapeError(message("scan: xs has no time step", expected="T >= 1", got=describe(raw(xs))))
+    return int(shape[0])
+
+
+def _present(lengths: Any, xs: Any) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """(T, B): whether row b is still within its length at time t."""
+    given = np.asarray(backend.to_numpy(raw(lengths)))
+    shape = tuple(xs.shape)
+    if len(shape) < 2 or given.shape != shape[1:2]:
+        raise ShapeError(
+            message(
+                f"scan: lengths {given.shape} do not fit xs {shape}", expected="xs (T, B, ...) and lengths (B,), one for each row"
+            )
+        )
+    if given.dtype.kind not in "iu":
+        raise ArgumentError(message(f"scan: lengths must be integers, got {given.dtype}"))
+    if given.size and not (given.min() >= 0 and given.max() <= shape[0]):
+        raise ShapeError(message(f"scan: lengths lie in {given.min()} ... {given.max()}", expected=f"0 ... T = {shape[0]}"))
+    return np.asarray(np.arange(shape[0])[:, None] < given)
+
+
+def _fitted(mask: Any, x: Any) -> Any:
+    """The mask with trailing axes, so that it broadcasts over x."""
+    return mask.reshape(mask.shape + (1,) * (len(x.shape) - mask.ndim))
+
+
+def _checked(new: tuple[Any, ...], before: tuple[Any, ...], t: int) -> tuple[Any, ...]:
+    """What the step returned: as many arrays as the state has, of the same shapes."""
+    if len(new) != len(before):
+        raise ShapeError(
+            message(f"scan: the step returned {len(new)} arrays at t = {t}", expected=f"{len(before)}, the arrays of the state")
+        )
+    for i, (h, old) in enumerate(zip(new, before, strict=True)):
+        if h.shape != old.shape:
+            raise ShapeError(
+                message(
+                    f"scan: the step changed the shape of the state at t = {t}",
+                    expected=f"{tuple(old.shape)}, as state {i} came in",
+                    got=str(tuple(h.shape)),
+                    do="give an initial state of the shape that the step returns",
+                )
+            )
+    return new
