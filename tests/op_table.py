@@ -136,7 +136,8 @@ def arrays(draw: st.DrawFn, shape: Any = None, numbers: Numbers = anywhere) -> n
 def elementwise(draw: st.DrawFn, *numbers: Numbers, **params: st.SearchStrategy[Any]) -> Case:
     """One array for each kind of numbers, of shapes that broadcast against each other; sizes of 0 among them."""
     drawn = draw(hnp.mutually_broadcastable_shapes(num_shapes=len(numbers), max_dims=3, min_side=0, max_side=3))
-    args = tuple(kind(draw(generators), shape) for kind, shape in zip(numbers, drawn.input_shapes, strict=True))
+    rng = draw(generators)  # one for all, so that no two arguments are equal
+    args = tuple(kind(rng, shape) for kind, shape in zip(numbers, drawn.input_shapes, strict=True))
     return Case(args, {name: draw(strategy) for name, strategy in params.items()})
 
 
