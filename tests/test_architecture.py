@@ -221,6 +221,8 @@ def silent_skips(source: str, where: str) -> list[str]:
         reason = words.get("reason")
         if reason is None and call and call.args and node.attr in ("skip", "skipTest"):
             reason = call.args[0]
+        if reason is None and node.attr == "importorskip":
+            continue  # pytest says which import failed
         if reason is None or (isinstance(reason, ast.Constant) and not str(reason.value or "").strip()):
             found.append(f"{where}:{node.lineno} {ast.unparse(node)} without a reason")
         if node.attr == "xfail" and not (isinstance(words.get("strict"), ast.Constant) and words["strict"].value is True):  # type: ignore[attr-defined]
@@ -417,7 +419,7 @@ def test_a_star_import_is_found() -> None:
         "@pytest.mark.skipif(True, reason='')\ndef test(): ...",
         "@pytest.mark.xfail(reason='later')\ndef test(): ...",
         "def test():\n    pytest.skip()",
-        "pytest.importorskip('torch')",
+        "pytest.importorskip('torch', reason='')",
     ],
 )
 def test_a_silent_skip_is_found(source: str) -> None:
@@ -425,5 +427,5 @@ def test_a_silent_skip_is_found(source: str) -> None:
 
 
 def test_a_skip_with_its_reason_passes() -> None:
-    reasons = "pytest.importorskip('torch', reason='compares with PyTorch')\npytest.skip('no device')\n"
+    reasons = "pytest.importorskip('torch')\npytest.skip('no device')\n"
     assert silent_skips(reasons + "@pytest.mark.skipif(True, reason='no device')\ndef test(): ...", "planted") == []
