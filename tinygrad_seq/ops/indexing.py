@@ -265,7 +265,7 @@ def one_hot(indices: Any, /, num_classes: int, dtype: Any = np.float32) -> Any:
     indices = indices if backend.is_array(indices) else np.asarray(indices)
     if indices.dtype.kind not in "iu":
         raise ArgumentError(f"{indices.dtype} is no type of an index")
-    if bool(((indices < 0) | (indices >= num_classes)).any()):
+    if isinstance(indices, np.ndarray) and ((indices < 0) | (indices >= num_classes)).any():
         raise IndexError_(f"an index lies outside 0 .. {num_classes - 1}")
     return (indices[..., None] == backend.array_module(indices).arange(num_classes)).astype(dtype)
 
@@ -288,7 +288,7 @@ def sort(x: Any, /, axis: int = -1) -> Any:
 
 @backward_of(sort)
 def _(g: Any, y: Any, order: Any, x: Any, axis: int = -1) -> Any:
-    return [_take_along_axis(g, np.argsort(order, axis), axis)]
+    return [_take_along_axis(g, argsort(order, axis), axis)]
 
 
 @primitive(differentiable=False)
