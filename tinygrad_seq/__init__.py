@@ -33,8 +33,8 @@ from .ops import (
     concatenate, copy as copy, cos as cos, cosh as cosh, cumprod as cumprod, cumsum as cumsum, diag as diag, diagonal as
     diagonal, divide as divide, dot as dot, einsum as einsum, equal as equal, erf as erf, exp as exp, exp2 as exp2, expand_dims
     as expand_dims, expm1 as expm1, flip as flip, floor as floor, floor_divide as floor_divide, fmax as fmax, fmin as fmin,
-    greater as greater, greater_equal as greater_equal, hypot as hypot, index_add as index_add, index_put as index_put, isfinite
-    as isfinite, isinf as isinf, isnan as isnan, less as less, less_equal as less_equal, log as log, log10 as log10, log1p as
+    greater as greater, greater_equal as greater_equal, hypot as hypot, index_add as index_add, index_put as index_put,
+    inner as inner, isfinite as isfinite, isinf as isinf, isnan as isnan, less as less, less_equal as less_equal, log as log, log10 as log10, log1p as
     log1p, log2 as log2, logaddexp as logaddexp, logical_and as logical_and, logical_not as logical_not, logical_or as
     logical_or, logical_xor as logical_xor, logsumexp as logsumexp, masked_fill as masked_fill, matmul as matmul, max as max,
     maximum as maximum, mean as mean, median as median, min as min, minimum as minimum, moveaxis as moveaxis, multiply as

@@ -11,7 +11,7 @@ No base `__init__` to call, nothing registers itself: what `vars(self)` holds is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -194,27 +194,31 @@ class Module:
 def _walk(root: Module, *, again: bool = False, deep: bool = True) -> Iterator[tuple[str, Any]]:
     """Each Tensor and Module within `root` with its dotted path, in the order of assignment, an outer module before its inner ones.
 
-    What stands in several places comes once, a Tensor each time with again=True; deep=False does not enter the modules found.
+    What stands in several places comes once, with again=True each time; deep=False does not enter the modules found.
     """
     seen = {id(root)}
-    stack: list[tuple[str, Any]] = [("", root)]
-    while stack:
-        path, item = stack.pop()
-        if isinstance(item, (Tensor, Module)) and item is not root:
-            if id(item) in seen and not (again and isinstance(item, Tensor)):
+
+    def within(holder: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+        for key, item in _parts(holder):
+            if not isinstance(item, (Tensor, Module, Mapping, list, tuple)) or id(item) in seen:
                 continue
             seen.add(id(item))
-            yield path, item
-        if isinstance(item, Module) and (deep or item is root):
-            parts: Any = vars(item).items()
-        elif isinstance(item, Mapping):
-            parts = item.items()
-        elif isinstance(item, (list, tuple)):
-            parts = enumerate(item)
-        else:
-            continue
-        prefix = path and path + "."
-        stack.extend([(f"{prefix}{key}", part) for key, part in parts][::-1])
+            if isinstance(item, (Tensor, Module)):
+                yield f"{prefix}{key}", item
+            if deep or not isinstance(item, Module):
+                yield from within(item, f"{prefix}{key}.")
+            if again:  # then only what holds the item itself counts as seen: no walk in circles
+                seen.discard(id(item))
+
+    return within(root, "")
+
+
+def _parts(holder: Any) -> Iterable[tuple[Any, Any]]:
+    if isinstance(holder, Module):
+        return vars(holder).items()
+    if isinstance(holder, Mapping):
+        return holder.items()
+    return enumerate(holder) if isinstance(holder, (list, tuple)) else ()
 
 
 def _is_buffer(found: Any) -> bool:

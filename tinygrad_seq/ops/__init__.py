@@ -30,7 +30,7 @@ from .piecewise import (
     abs as abs, ceil as ceil, clip as clip, floor as floor, floor_divide as floor_divide, fmax as fmax, fmin as fmin,
     maximum as maximum, minimum as minimum, round as round, sign as sign, trunc as trunc, where as where,
 )
-from .products import dot as dot, matmul as matmul, outer as outer, tensordot as tensordot, trace as trace
+from .products import dot as dot, inner as inner, matmul as matmul, outer as outer, tensordot as tensordot, trace as trace
 from .reduction import (
     all as all, any as any, argmax as argmax, argmin as argmin, cumprod as cumprod, cumsum as cumsum, logsumexp as logsumexp,
     max as max, mean as mean, median as median, min as min, prod as prod, std as std, sum as sum, var as var,

@@ -22,7 +22,8 @@ def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float) -> float:
     """
     check_settings("clip_grad_norm_", max_norm=(max_norm, 0, math.inf))
     gradients = _gradients("clip_grad_norm_", parameters)
-    norm = math.sqrt(sum(float((g * g).sum()) for g in gradients))
+    squares = [(g * g).sum().astype("float64") for g in gradients]
+    norm = math.sqrt(float(sum(squares)))  # summed where they are: one wait for the device, not one per parameter
     scale = max_norm / (norm + 1e-6)  # as PyTorch: no division by a norm of 0
     if scale < 1:
         for g in gradients:

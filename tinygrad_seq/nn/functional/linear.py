@@ -9,8 +9,8 @@ import numpy as np
 from ... import backend
 from ...errors import ArgumentError, IndexError_, describe, message
 from ...graph import raw
-from ...ops import expand_dims, not_equal, take, where
-from ...ops.products import inner
+from ...ops import expand_dims, inner, not_equal, take, where
+
 
 
 def linear(x: Any, weight: Any, bias: Any = None) -> Any:
