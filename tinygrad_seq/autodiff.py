@@ -308,8 +308,8 @@ def grad(
     the outputs do not depend on is an error, or None with allow_unused=True.
     """
     values, seeds = _prepare("grad", outputs, cotangents, create_graph)
-    several = not isinstance(inputs, Value)
-    wanted: Sequence[Value] = inputs if several else [inputs]  # type: ignore[assignment,list-item]
+    several = isinstance(inputs, Sequence)
+    wanted: Sequence[Value] = inputs if isinstance(inputs, Sequence) else [inputs]
     targets: Targets = {}
     for x in wanted:
         targets.setdefault(require_recorded(x, "grad: an input"), {})[x.index] = None
@@ -340,7 +340,7 @@ def steps_of_backward(outputs: Value | Sequence[Value], gradient: Any = None, *,
 
 def _prepare(who: str, outputs: Any, cotangents: Any, create_graph: bool) -> tuple[list[Value], list[Any]]:
     """Outputs as a list, and a cotangent of the right shape and dtype for each."""
-    several = not isinstance(outputs, Value)
+    several = isinstance(outputs, (list, tuple))
     values = list(outputs) if several else [outputs]
     given = [None] * len(values) if cotangents is None else list(cotangents) if several else [cotangents]
     if len(given) != len(values):

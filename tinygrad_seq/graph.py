@@ -337,7 +337,8 @@ def _general(prim: Primitive) -> Callable[..., Any]:
             return _constant(prim, args, inputs, out[0] if prim.saves else out)
         if bare:
             for i, source in enumerate(sources):
-                inputs[i] = sources[i] = _as_it_is_now(source) if source is inputs[i] else source
+                if source is inputs[i]:
+                    inputs[i] = sources[i] = _as_it_is_now(source)
         keep_out, unread = prim.plans[tracked] or prim.plan(tracked)
         for i in range(len(inputs)) if unread and arrays > 8 else unread:
             inputs[i] = sources[i] if isinstance(sources[i], (Node, Output)) else inputs[i]
@@ -435,6 +436,7 @@ def _record(
     node.order = tick()
     node.frame = modes.frame
     node.notes = None
+    node.source = None
     if modes.anomaly:
         node.source = user_line()
         check_forward(prim, sources, inputs, out)
