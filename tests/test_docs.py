@@ -58,6 +58,12 @@ def test_links_lead_somewhere(path: Path) -> None:
     assert [link for link in links if "://" not in link and not (path.parent / link).exists()] == []
 
 
+@each_document
+def test_tests_and_tools_that_are_named_exist(path: Path) -> None:
+    named = re.findall(r"\b(?:tests|tools)/\w+\.py\b", path.read_text(encoding="utf-8"))
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 @pytest.mark.parametrize("name", ["demo", "tests"])
 def test_the_two_commands_stand_in_the_readme_and_ci_reads_them_there(name: str) -> None:
     [command] = blocks(ROOT / "README.md", f"sh {name}")
