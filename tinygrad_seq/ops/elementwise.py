@@ -23,7 +23,7 @@ from .piecewise import floor_divide, where
 @elementwise
 def add(a: Any, b: Any) -> Any:
     """Sum a + b."""
-    return a + b
+    return np.add(a, b)  # not a + b, which joins lists
 
 
 defvjp(add, lambda g, y, a, b: g, lambda g, y, a, b: g)
@@ -32,7 +32,7 @@ defvjp(add, lambda g, y, a, b: g, lambda g, y, a, b: g)
 @elementwise
 def subtract(a: Any, b: Any) -> Any:
     """Difference a - b."""
-    return a - b
+    return np.subtract(a, b)
 
 
 defvjp(subtract, lambda g, y, a, b: g, lambda g, y, a, b: -g)
@@ -41,7 +41,7 @@ defvjp(subtract, lambda g, y, a, b: g, lambda g, y, a, b: -g)
 @elementwise
 def multiply(a: Any, b: Any) -> Any:
     """Product a * b of each pair of elements."""
-    return a * b
+    return np.multiply(a, b)
 
 
 defvjp(multiply, lambda g, y, a, b: g * b, lambda g, y, a, b: g * a)
@@ -50,7 +50,7 @@ defvjp(multiply, lambda g, y, a, b: g * b, lambda g, y, a, b: g * a)
 @elementwise
 def divide(a: Any, b: Any) -> Any:
     """Quotient a / b."""
-    return a / b
+    return np.divide(a, b)
 
 
 defvjp(divide, lambda g, y, a, b: g / b, lambda g, y, a, b: -g * y / b)
@@ -59,7 +59,7 @@ defvjp(divide, lambda g, y, a, b: g / b, lambda g, y, a, b: -g * y / b)
 @elementwise
 def negative(x: Any) -> Any:
     """Negation -x."""
-    return -x
+    return np.negative(x)
 
 
 defvjp(negative, lambda g, y, x: -g)
@@ -341,9 +341,10 @@ defvjp(arctanh, lambda g, y, x: g / ((1 - x) * (1 + x)))
 @elementwise
 def sigmoid(x: Any) -> Any:
     """Logistic function 1 / (1 + e^-x)."""
-    y = np.tanh(0.5 * x)  # not 1 / (1 + exp(-x)): exp overflows for x << 0
-    y *= 0.5
-    y += 0.5
+    half = backend.scalar(0.5, x)
+    y = np.tanh(half * x)  # not 1 / (1 + exp(-x)): exp overflows for x << 0
+    y *= half
+    y += half
     return y
 
 

@@ -51,7 +51,7 @@ def _spread(g: Any, shape: tuple[int, ...], axis: Axis, keepdims: bool) -> Any:
 @primitive
 def sum(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
     """Sum over the axes that `axis` names, or over all."""
-    return x.sum(axis=axis, keepdims=keepdims)
+    return np.sum(x, axis=axis, keepdims=keepdims)
 
 
 defvjp(sum, lambda g, y, x, axis=None, keepdims=False: _spread(g, x.shape, axis, keepdims))
@@ -60,7 +60,7 @@ defvjp(sum, lambda g, y, x, axis=None, keepdims=False: _spread(g, x.shape, axis,
 @primitive
 def mean(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
     """Arithmetic mean over the axes that `axis` names, or over all."""
-    return x.mean(axis=axis, keepdims=keepdims)
+    return np.mean(x, axis=axis, keepdims=keepdims)
 
 
 defvjp(mean, lambda g, y, x, axis=None, keepdims=False: _spread(g / _count(x.shape, axis), x.shape, axis, keepdims))
@@ -69,13 +69,13 @@ defvjp(mean, lambda g, y, x, axis=None, keepdims=False: _spread(g / _count(x.sha
 @primitive
 def var(x: Any, /, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Any:
     """Variance: the mean squared distance from the mean, sum (x - mean)^2 / (n - ddof)."""
-    return x.var(axis=axis, ddof=ddof, keepdims=keepdims)
+    return np.var(x, axis=axis, ddof=ddof, keepdims=keepdims)
 
 
 @primitive
 def std(x: Any, /, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Any:
     """Standard deviation, the square root of `var`. Where it is 0 its gradient is 0."""
-    return x.std(axis=axis, ddof=ddof, keepdims=keepdims)
+    return np.std(x, axis=axis, ddof=ddof, keepdims=keepdims)
 
 
 def _var_rule(g: Any, y: Any, x: Any, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Any:
@@ -94,7 +94,7 @@ defvjp(std, _std_rule)
 @primitive
 def logsumexp(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
     """log(sum(exp(x))) for x of any size; -inf where every x is -inf, and the gradient is 0 there."""
-    top = x.max(axis=axis, keepdims=True)
+    top = np.max(x, axis=axis, keepdims=True)
     total = np.exp(x - where(np.isfinite(top), top, 0)).sum(axis=axis, keepdims=True)
     y = np.log(total + (total == 0)) + top  # a total of 0 means that top is -inf, and so will be the sum
     return y if keepdims else y.reshape(()) if axis is None else y.squeeze(axis)
@@ -115,7 +115,7 @@ defvjp(logsumexp, _logsumexp_rule)
 @primitive
 def prod(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
     """Product over the axes that `axis` names, or over all."""
-    return x.prod(axis=axis, keepdims=keepdims)
+    return np.prod(x, axis=axis, keepdims=keepdims)
 
 
 def _before(x: Any) -> Any:
@@ -179,13 +179,13 @@ defvjp(cumprod, _cumprod_rule)
 @primitive
 def max(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
     """The largest element over the axes that `axis` names, or over all. Equal ones share the gradient evenly."""
-    return x.max(axis=axis, keepdims=keepdims)
+    return np.max(x, axis=axis, keepdims=keepdims)
 
 
 @primitive
 def min(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
     """The smallest element over the axes that `axis` names, or over all. Equal ones share the gradient evenly."""
-    return x.min(axis=axis, keepdims=keepdims)
+    return np.min(x, axis=axis, keepdims=keepdims)
 
 
 def _chosen(g: Any, y: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
@@ -233,20 +233,20 @@ def argmin(x: Any, /, axis: int | None = None, keepdims: bool = False) -> Any:
 @primitive(differentiable=False)
 def any(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
     """Whether any element is true."""
-    return x.any(axis=axis, keepdims=keepdims)
+    return np.any(x, axis=axis, keepdims=keepdims)
 
 
 @primitive(differentiable=False)
 def all(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
     """Whether every element is true."""
-    return x.all(axis=axis, keepdims=keepdims)
+    return np.all(x, axis=axis, keepdims=keepdims)
 
 
 # ---- Norms: public as `linalg.norm` ---------------------------------------------------------------------------------------------
 
 
 @primitive
-def _norm2(x: Any, /, axis: Axis, keepdims: bool) -> Any:
+def _norm(x: Any, /, axis: Axis, keepdims: bool) -> Any:
     return np.sqrt((x * x).sum(axis=axis, keepdims=keepdims))
 
 
@@ -255,7 +255,7 @@ def _norm_p(x: Any, /, p: float, axis: Axis, keepdims: bool) -> Any:
     return (np.abs(x) ** p).sum(axis=axis, keepdims=keepdims) ** (1 / p)
 
 
-def _norm2_rule(g: Any, y: Any, x: Any, axis: Axis, keepdims: bool) -> Any:
+def _norm_rule(g: Any, y: Any, x: Any, axis: Axis, keepdims: bool) -> Any:
     return x * _keep(over_or_0(g, y), x.shape, axis, keepdims)
 
 
@@ -266,7 +266,7 @@ def _norm_p_rule(g: Any, y: Any, x: Any, p: float, axis: Axis, keepdims: bool) -
     return _keep(g, x.shape, axis, keepdims) * sign(x) * ratio ** (p - 1)
 
 
-defvjp(_norm2, _norm2_rule)
+defvjp(_norm, _norm_rule)
 defvjp(_norm_p, _norm_p_rule)
 
 
@@ -278,17 +278,18 @@ def norm(x: Any, ord: float | str | None = None, axis: Axis = None, keepdims: bo
 
     axis=None: all axes (with an `ord` x must have one or two). Spectral and nuclear norms of matrices are not supported.
     """
+    x = x if hasattr(x, "dtype") else np.asarray(x)
     if x.dtype.kind != "f":
         x = x.astype(np.float64)
     if axis is None:
         if ord is None:
-            return _norm2(x, axis=None, keepdims=keepdims)
+            return _norm(x, axis=None, keepdims=keepdims)
         axis = tuple(range(x.ndim))
     axes = axis if isinstance(axis, tuple) else (axis,)
     if len(axes) == 1 and not isinstance(ord, str):
         return _vector_norm(x, ord, axes[0], keepdims)
     if len(axes) == 2 and ord in (None, "fro"):
-        return _norm2(x, axis=axes, keepdims=keepdims)
+        return _norm(x, axis=axes, keepdims=keepdims)
     if len(axes) == 2 and ord in (1, -1, math.inf, -math.inf):
         inner, outer = axes if ord in (1, -1) else axes[::-1]
         sums = sum(abs(x), axis=inner, keepdims=True)
@@ -304,7 +305,7 @@ def norm(x: Any, ord: float | str | None = None, axis: Axis = None, keepdims: bo
 
 def _vector_norm(x: Any, ord: float | None, axis: int, keepdims: bool) -> Any:
     if ord is None or ord == 2:
-        return _norm2(x, axis=axis, keepdims=keepdims)
+        return _norm(x, axis=axis, keepdims=keepdims)
     if ord == 0:
         return sum(not_equal(x, 0).astype(x.dtype), axis=axis, keepdims=keepdims)
     if ord == 1:
