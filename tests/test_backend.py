@@ -11,8 +11,9 @@ import strict_cupy
 from strict_cupy import StrictArray, no_syncs, xp
 
 import tinygrad_seq as tg
-from tinygrad_seq import backend, ops
+from tinygrad_seq import backend, nn, ops, optim
 from tinygrad_seq.errors import ArgumentError, DeviceError, InPlaceError, MissingDependencyError
+from tinygrad_seq.nn import functional as F
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +98,9 @@ def test_a_device_that_is_not_there_is_an_error_that_says_how_many_are():
         backend.to_device(np.ones(3), "strict:7")
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0", "strict:1.5", "", 0, None, np.dtype("float32")], ids=repr)
+@pytest.mark.parametrize(
+    "device", ["gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0", "strict:1.5", "", 0, None, np.dtype("float32")], ids=repr
+)
 def test_what_names_no_device_is_an_error_that_lists_the_names(device):
     with pytest.raises(ArgumentError, match=r"not known(?s:.*)'cpu', 'cuda', 'cuda:N', 'strict', 'strict:N'"):
         backend.to_device(np.ones(3), device)
@@ -278,7 +281,18 @@ def test_a_device_index_into_a_host_tensor_is_an_error_and_a_host_index_is_moved
 
 def test_numbers_and_device_scalars_fit_everywhere():
     x, two = tensor(3, 3), tg.tensor(2.0, device="strict")
-    for y in (x * 2, 2 * x, x * 2.0, x * np.float32(2), np.float32(2) * x, x * two, two * x, x * True + x, x / 0.5, tg.where(x > 0, x, x) * two):
+    for y in (
+        x * 2,
+        2 * x,
+        x * 2.0,
+        x * np.float32(2),
+        np.float32(2) * x,
+        x * two,
+        two * x,
+        x * True + x,
+        x / 0.5,
+        tg.where(x > 0, x, x) * two,
+    ):
         assert y.device == "strict:0"
         assert y.dtype == np.float32
         np.testing.assert_array_equal(y.numpy(), 2 * x.numpy())
@@ -373,3 +387,49 @@ def test_a_raw_device_array_beside_tensors_is_kept_as_it_was():
     raw[...] = 0.0
     y.backward()
     np.testing.assert_array_equal(x.grad.numpy(), [1.0, 2.0, 3.0])
+
+
+def train(device, steps=3, clip=True):
+    """A character model in miniature: embedding, RNN, logits; the losses and the weights after some steps of Adam."""
+    rng = np.random.default_rng(0)
+    embed, rnn, out = nn.Embedding(11, 8, rng=1), nn.RNN(8, 16, rng=2), nn.Linear(16, 11, rng=3)
+    parts = [m.to(device) for m in (embed, rnn, out)]
+    parameters = [p for m in parts for p in m.parameters()]
+    adam = optim.Adam(parameters, lr=0.01)
+    text = tg.tensor(rng.integers(0, 11, (8, 4)), device=device)
+    losses = []
+    for _ in range(steps):
+        hs, _ = rnn(embed(text[:-1]))
+        loss = F.cross_entropy(out(hs), text[1:])
+        adam.zero_grad()
+        loss.backward()
+        if clip:
+            optim.clip_grad_norm_(parameters, 0.5)
+        adam.step()
+        losses.append(loss)
+    return losses, parameters
+
+
+def test_training_on_the_device_takes_the_steps_of_the_host_exactly():
+    (losses, parameters), (expected_losses, expected_parameters) = train("strict"), train("cpu")
+    assert [x.item() for x in losses] == [x.item() for x in expected_losses]
+    assert losses[-1].item() < losses[0].item()
+    for x, y in zip(parameters, expected_parameters, strict=True):
+        np.testing.assert_array_equal(x.numpy(), y.numpy())
+
+
+def test_training_waits_only_for_the_norm_of_the_gradient_once_a_step():
+    with no_syncs():
+        train("strict", clip=False)
+    before = len(strict_cupy.syncs)
+    train("strict", steps=4)
+    assert strict_cupy.syncs[before:] == ["float"] * 4
+
+
+def test_an_optimizer_step_on_the_device_is_noticed_by_an_older_graph():
+    w = tensor(3, 3)
+    loss = (w * w).sum()
+    loss.backward()
+    optim.SGD([w], lr=0.1).step()
+    with pytest.raises(InPlaceError, match="multiply(?s:.*)overwritten"):
+        loss.backward()

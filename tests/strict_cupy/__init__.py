@@ -17,8 +17,9 @@ from collections.abc import Iterator
 
 from tinygrad_seq import backend
 
-from .array import SURFACE, Device, StrictArray, no_syncs, syncs, uploads
+from .array import StrictArray
 from .functions import xp
+from .rules import SURFACE, Device, no_syncs, syncs, uploads
 
 __all__ = ["SURFACE", "Device", "StrictArray", "install", "installed", "no_syncs", "syncs", "uninstall", "uploads", "xp"]
 

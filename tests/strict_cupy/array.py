@@ -5,65 +5,13 @@ A wrapper and not a subclass, so nothing of NumPy shows through: what CuPy has n
 
 from __future__ import annotations
 
-import contextlib
-import json
-import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
 
-SURFACE = json.loads((Path(__file__).parent / "surface.json").read_text())
-
-syncs: list[str] = []  # every wait for the device that the code did not ask for by `get`: float(), bool(), a boolean mask, ...
-uploads: list[str] = []  # every index that came from the host and had to be copied to the device
-
-SCALARS = (bool, int, float, complex, np.generic)
-
-
-def quiet() -> Any:
-    """A device says nothing of overflow, 0 / 0 and the like."""
-    return np.errstate(all="ignore")
-
-
-# ---- Devices: an array belongs to one, and only the current one computes --------------------------------
-
-
-class _Current(threading.local):
-    device = 0
-
-
-_current = _Current()
-
-
-class Device:
-    """`cupy.cuda.Device`: two of them here, chosen by a `with` block."""
-
-    def __init__(self, number: int | None = None):
-        self.id = _current.device if number is None else int(number)
-        if self.id not in (0, 1):
-            raise RuntimeError("cudaErrorInvalidDevice: invalid device ordinal")
-        self._outer: list[int] = []
-
-    def __enter__(self) -> Device:
-        self._outer.append(_current.device)
-        _current.device = self.id
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        _current.device = self._outer.pop()
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Device) and self.id == other.id
-
-    def __hash__(self) -> int:
-        return self.id
-
-    def __repr__(self) -> str:
-        return f"<strict Device {self.id}>"
-
+from .rules import SCALARS, SURFACE, Device, check_call, check_dtype, current, quiet, syncs, uploads
 
 # ---- In and out of the wrapper --------------------------------------------------------------------------
 
@@ -81,7 +29,7 @@ def wrap(x: Any) -> Any:
         array = object.__new__(StrictArray)
         array._a = x
         if root is x:
-            array._owner, array._number = None, _current.device
+            array._owner, array._number = None, current.device
             _owners[id(x)] = array
         else:
             owner = _owners.get(id(root))
@@ -96,9 +44,9 @@ def wrap(x: Any) -> Any:
 def strip(x: Any, who: str) -> Any:
     """What CuPy takes as NumPy takes it; a host array, a string or an array of another device is refused."""
     if isinstance(x, StrictArray):
-        if x._number != _current.device:
+        if x._number != current.device:
             raise ValueError(
-                f"{who}: Array device must be same as the current device: {x._number} while current = {_current.device}"
+                f"{who}: Array device must be same as the current device: {x._number} while current = {current.device}"
             )
         return x._a
     if isinstance(x, np.ndarray):
@@ -108,42 +56,17 @@ def strip(x: Any, who: str) -> Any:
     return x
 
 
-def check_dtype(dtype: Any) -> None:
-    """Raise unless a device knows the dtype: numbers and booleans, no objects, no strings."""
-    if dtype is not None and np.dtype(dtype).kind not in "biufc":
-        raise ValueError(f"Unsupported dtype {np.dtype(dtype)}")
-
-
-def check_call(who: str, parameters: list[str] | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Raise unless CuPy's function has these parameters."""
-    if parameters is None:
-        check_dtype(kwargs.get("dtype"))
-        return
-    names = [name for name in parameters if not name.startswith("*")]
-    unknown = [name for name in kwargs if name not in names]
-    if unknown:
-        raise TypeError(f"{who}() got an unexpected keyword argument {unknown[0]!r}")
-    if len(names) == len(parameters):
-        if len(args) > len(names):
-            raise TypeError(f"{who}() takes {len(names)} positional arguments but {len(args)} were given")
-        check_dtype({**dict(zip(names, args, strict=False)), **kwargs}.get("dtype"))
-
-
 def index(key: Any) -> Any:
     """A key as NumPy reads it. CuPy takes lists and host arrays too, and copies them to the device without a word."""
     if isinstance(key, tuple):
         return tuple(map(index, key))
     if isinstance(key, StrictArray):
+        syncs.extend(["mask"] * (key.dtype.kind == "b"))  # how many elements it holds must be known
         return strip(key, "index")
     if isinstance(key, (list, np.ndarray)):
         uploads.append("index")
         return np.asarray(key) if len(key) else np.asarray(key, np.intp)
     return key
-
-
-def _masks(key: Any) -> int:
-    parts = key if isinstance(key, tuple) else (key,)
-    return sum(isinstance(part, np.ndarray) and part.dtype.kind == "b" for part in parts)
 
 
 # ---- The array ------------------------------------------------------------------------------------------
@@ -256,9 +179,12 @@ class StrictArray:
         return self.copy()
 
     def astype(self, dtype: Any, order: str = "K", casting: str | None = None, subok: Any = None, copy: bool = True) -> StrictArray:
+        for name, setting in (("casting", casting), ("subok", subok)):
+            if setting is not None:
+                raise TypeError(f"{name} is not supported yet")
         check_dtype(dtype)
         with quiet():
-            changed = self._a.astype(dtype, order=order, casting=casting or "unsafe", copy=copy)
+            changed = self._a.astype(dtype, order=order, copy=bool(copy))
         return self if changed is self._a else wrap(changed)
 
     def view(self, dtype: Any = None, type: Any = None) -> StrictArray:
@@ -273,13 +199,10 @@ class StrictArray:
     # Indexing
 
     def __getitem__(self, key: Any) -> StrictArray:
-        key = index(key)
-        syncs.extend(["mask"] * bool(_masks(key)))
-        return wrap(self._a[key])
+        return wrap(self._a[index(key)])
 
     def __setitem__(self, key: Any, value: Any) -> None:
         key = index(key)
-        syncs.extend(["mask"] * (_masks(key) > 1))
         if isinstance(value, StrictArray):
             self._check_once(key)
         elif not isinstance(value, SCALARS) and getattr(value, "shape", None) != ():
@@ -296,13 +219,21 @@ class StrictArray:
                 raise ValueError("setitem: an element is assigned twice; which value stays is undefined on a device")
 
     def scatter_add(self, slices: Any, value: Any) -> None:
-        np.add.at(self._a, index(slices), strip(value, "scatter_add"))
+        scatter(np.add, self, slices, value)
 
     def scatter_max(self, slices: Any, value: Any) -> None:
-        np.maximum.at(self._a, index(slices), strip(value, "scatter_max"))
+        scatter(np.maximum, self, slices, value)
 
     def scatter_min(self, slices: Any, value: Any) -> None:
-        np.minimum.at(self._a, index(slices), strip(value, "scatter_min"))
+        scatter(np.minimum, self, slices, value)
+
+    def sort(self, axis: int = -1, kind: str | None = None) -> None:
+        check_sort(self, kind)
+        self._a.sort(axis)
+
+    def argsort(self, axis: int | None = -1, kind: str | None = None) -> StrictArray:
+        check_sort(self, kind)
+        return wrap(self._a.argsort(axis, kind="stable"))
 
     # NumPy's functions called on a device array are passed on to the twin, where there is one
 
@@ -347,6 +278,30 @@ class Flags:
 
     def __getitem__(self, name: str) -> bool:
         return getattr(self, name.lower())
+
+
+def check_sort(x: StrictArray, kind: str | None) -> None:
+    """Raise for what CuPy does not sort."""
+    if kind not in (None, "stable"):
+        raise ValueError("kind can only be None or 'stable'")
+    if not x.ndim:
+        raise np.exceptions.AxisError("Sorting arrays with the rank of zero is not supported")
+
+
+SCATTERED = {"add": ("int32", "uint32", "uint64", "float16", "float32", "float64", "complex64", "complex128")}
+SCATTERED["maximum"] = SCATTERED["minimum"] = ("int32", "uint32", "uint64", "float32", "float64")
+
+
+def scatter(ufunc: np.ufunc, x: StrictArray, key: Any, value: Any) -> None:
+    """`ufunc.at`, which on a device is made of atomic operations; not every dtype has them."""
+    parts = key if isinstance(key, tuple) else (key,)
+    by_array = any(isinstance(part, (StrictArray, np.ndarray, list)) for part in parts)
+    if by_array and x.dtype.name not in SCATTERED.get(ufunc.__name__, (x.dtype.name,)):
+        raise TypeError(f"scatter_{ufunc.__name__} only supports {', '.join(SCATTERED[ufunc.__name__])}")
+    if not isinstance(value, (StrictArray, *SCALARS)):
+        raise TypeError(f"{ufunc.__name__}.at: Unsupported type {type(value)}")
+    with quiet():
+        ufunc.at(strip(x, ufunc.__name__), index(key), strip(value, ufunc.__name__))
 
 
 def _on_device(a: np.ndarray) -> StrictArray:
@@ -404,12 +359,3 @@ for _name, _ufunc in {"neg": "negative", "pos": "positive", "abs": "absolute", "
 for _name, _parameters in SURFACE["ndarray"].items():
     if _parameters is not None and _name not in vars(StrictArray) and hasattr(np.ndarray, _name):
         setattr(StrictArray, _name, _method(_name, _parameters))
-
-
-@contextlib.contextmanager
-def no_syncs() -> Iterator[None]:
-    """Fail if the body waits for the device, or copies an index to it."""
-    before, copied = len(syncs), len(uploads)
-    yield
-    assert syncs[before:] == [], f"hidden synchronisations: {syncs[before:]}"
-    assert uploads[copied:] == [], f"hidden copies to the device: {uploads[copied:]}"

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .array import SCALARS, SURFACE, Device, StrictArray, check_call, check_dtype, index, quiet, strip, syncs, wrap
+from .array import StrictArray, scatter, strip, wrap
+from .rules import SCALARS, SURFACE, Device, check_call, check_dtype, quiet, syncs
 
 # First parameters of these names are one array; CuPy takes no list there (of creators it does).
 ONE_ARRAY = {"a", "x", "m", "arr", "ary", "A", "x1", "x2", "b", "v", "y"}
@@ -52,12 +53,10 @@ class Ufunc:
         return getattr(self.function, method)
 
     def at(self, a: StrictArray, indices: Any, b: Any = None) -> None:
-        at = self._known("at")
-        if isinstance(a, np.ndarray) or isinstance(b, (np.ndarray, list)):
-            raise TypeError(f"{self.name}.at: Unsupported type {np.ndarray}")
-        key = index(indices)
-        with quiet():
-            at(strip(a, self.name), key, strip(b, self.name))
+        self._known("at")
+        if not isinstance(a, StrictArray):
+            raise TypeError(f"{self.name}.at: Unsupported type {type(a)}")
+        scatter(self.function, a, indices, b)
 
     def outer(self, a: Any, b: Any, **kwargs: Any) -> Any:
         return self(*((x[(...,) + (None,) * b.ndim] if x is a else x) for x in (a, b)), **kwargs)
@@ -166,6 +165,8 @@ def empty_like(prototype: Any, dtype: Any = None, order: str = "K", subok: Any =
 def where(condition: Any, x: Any = None, y: Any = None) -> Any:
     if x is None and y is None:
         return condition.nonzero()
+    if x is None or y is None:
+        raise ValueError("Must provide both 'x' and 'y' or neither.")
     for part in (condition, x, y):
         if not isinstance(part, (StrictArray, *SCALARS)):
             raise TypeError(f"where: Unsupported type {type(part)}")
@@ -183,6 +184,22 @@ def matmul(*args: Any, **kwargs: Any) -> Any:
         if not isinstance(x, StrictArray):
             raise TypeError(f"matmul: Argument has incorrect type (expected ndarray, got {type(x).__name__})")
     return function("matmul", np.matmul, SURFACE["names"]["matmul"])(*args, **kwargs)
+
+
+def sort(a: Any, axis: int | None = -1, kind: str | None = None) -> Any:
+    made = a.ravel() if axis is None else a.copy()
+    made.sort(-1 if axis is None else axis, kind)
+    return made
+
+
+def argsort(a: Any, axis: int | None = -1, kind: str | None = None) -> Any:
+    return a.argsort(axis, kind)
+
+
+def solve(a: Any, b: Any) -> Any:
+    if b.ndim > 1 and a.shape[:-1] != b.shape[:-1]:
+        raise ValueError("a must have (..., M, M) shape and b must have (..., M, K)")
+    return function("solve", np.linalg.solve, ["a", "b"])(a, b)
 
 
 def put_along_axis(arr: Any, indices: Any, values: Any, axis: int | None) -> None:
@@ -243,12 +260,13 @@ def build(name: str, numpys: Any, names: dict[str, Any]) -> Namespace:
 
 
 _OWN = (
-    array, asarray, ascontiguousarray, asfortranarray, asnumpy, default_rng, empty, empty_like, get_array_module, matmul,
-    put_along_axis, repeat, where,
+    array, asarray, ascontiguousarray, asfortranarray, asnumpy, argsort, empty, empty_like, get_array_module, matmul,
+    put_along_axis, repeat, sort, where,
 )  # fmt: skip
 
 xp: Any = build("strict_cupy", np, SURFACE["names"])
 for _function in _OWN:
-    setattr(xp.random if _function is default_rng else xp, _function.__name__, _function)
+    setattr(xp, _function.__name__, _function)
+xp.random.default_rng, xp.linalg.solve = default_rng, solve
 xp.asanyarray, xp.linalg.matmul, xp.ndarray, xp.ufunc, xp.random.Generator = (asarray, matmul, StrictArray, Ufunc, Generator)
 xp.cuda = types.SimpleNamespace(Device=Device, is_available=lambda: True, runtime=types.SimpleNamespace(getDeviceCount=lambda: 2))
