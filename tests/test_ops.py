@@ -6,6 +6,7 @@ Shapes, axes and parameters are drawn by hypothesis, the same ones in every run;
 from __future__ import annotations
 
 import contextlib
+import inspect
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -177,14 +178,19 @@ def test_what_has_no_gradient_is_a_constant(row: Row) -> None:
 
 
 def public_ops() -> dict[str, Any]:
-    """Every public function of `ops` and of `ops.linalg`."""
-    found = {name: f for name, f in vars(ops).items() if not name.startswith("_") and callable(f)}
-    inner = {f"linalg.{name}": f for name, f in vars(ops.linalg).items() if not name.startswith("_") and callable(f)}
+    """Every public function of `ops`, and of `ops.linalg` what is not there as well."""
+    found = {name: inspect.unwrap(f) for name, f in vars(ops).items() if not name.startswith("_") and inspect.isfunction(f)}
+    inner = {
+        f"linalg.{name}": inspect.unwrap(f)
+        for name, f in vars(ops.linalg).items()
+        if not name.startswith("_") and inspect.isfunction(f)
+    }
     return found | {name: f for name, f in inner.items() if f.__module__.startswith(ops.__name__) and f not in found.values()}
 
 
 def without_row(public: dict[str, Any], table: list[Row]) -> set[str]:
-    return {name for name, f in public.items() if all(row.op is not f for row in table)}
+    described = {inspect.unwrap(row.op) for row in table}
+    return {name for name, f in public.items() if f not in described}
 
 
 def test_every_public_op_has_a_row() -> None:
@@ -192,8 +198,5 @@ def test_every_public_op_has_a_row() -> None:
 
 
 def test_an_op_without_a_row_is_found() -> None:
-    assert without_row(public_ops(), [row for row in ROWS if row.name not in ("tanh", "linalg.norm")]) == {
-        *NO_ROW,
-        "tanh",
-        "linalg.norm",
-    }
+    forgotten = {"tanh", "sum", "linalg.norm"}
+    assert without_row(public_ops(), [row for row in ROWS if row.name not in forgotten]) == {*NO_ROW, *forgotten}
