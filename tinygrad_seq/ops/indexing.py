@@ -25,11 +25,9 @@ from .piecewise import where
 _ONCE = frozenset({int, slice, type(None), type(Ellipsis)})
 
 
-def _reads_once(key: Any) -> bool:
-    """Whether the key surely reads each element at most once: it is made of slices, integers, ellipsis, new axes, or is one mask."""
-    if type(key) is tuple:
-        return _ONCE.issuperset(map(type, key))
-    return type(key) in _ONCE or _is_mask(key)
+def _is_basic(key: Any) -> bool:
+    """Whether the key is made of slices, integers, ellipsis and new axes: it reads each element once, and x[key] is a view."""
+    return _ONCE.issuperset(map(type, key)) if type(key) is tuple else type(key) in _ONCE
 
 
 def _is_mask(key: Any) -> bool:
@@ -39,10 +37,10 @@ def _is_mask(key: Any) -> bool:
 
 def _key(x: Any, key: Any) -> Any:
     """The key in terms of slices, numbers and arrays on the device of x; arrays are copied where the tape will keep them."""
-    if type(key) in _ONCE:
+    if _is_basic(key):
         return key
     if type(key) is tuple:
-        return key if _ONCE.issuperset(map(type, key)) else tuple([_key(x, k) for k in key])
+        return tuple([_key(x, k) for k in key])
     if isinstance(key, (list, range)):
         key = np.asarray(key, None if len(key) else np.intp)
     elif isinstance(key, np.integer):
@@ -83,13 +81,15 @@ class Slice(Deferred):
     @staticmethod
     def sum_of(parts: list[Any], like: Any) -> Any:
         """Their gradients added up in one array of zeros."""
-        return _sum_of_slices(*[g for _, g in parts], keys=[key for key, _ in parts], shape=like.shape)
+        gs, keys = [g for _, g in parts], [key for key, _ in parts]
+        add_up = _sum_of_slices if isinstance(gs[0], Value) else _sum_of_slices.primitive.function
+        return add_up(*gs, keys=keys, shape=like.shape)
 
 
 @primitive
 def _sum_of_slices(*gs: Any, keys: list[Any], shape: tuple[int, ...]) -> Any:
     total = backend.array_module(*gs).zeros(shape, gs[0].dtype)
-    for key, g in zip(keys, gs, strict=True):
+    for key, g in zip(keys, gs):  # noqa: B905 (both come from one list)
         _add_at(total, key, g)
     return total
 
@@ -101,7 +101,14 @@ def _(g: Any, y: Any, *gs: Any, keys: list[Any], shape: tuple[int, ...]) -> Any:
 
 def _add_at(total: Any, key: Any, v: Any) -> None:
     """total[key] += v in place, where a place that the key names twice receives both."""
-    if _reads_once(key):
+    if _is_basic(key):
+        part = total[key]
+        if part.ndim:
+            part += v  # in the view; `total[key] += v` would copy it onto itself
+        else:
+            total[key] += v
+        return
+    if _is_mask(key):
         total[key] += v
         return
     arrays = key if type(key) is tuple else (key,)
@@ -120,7 +127,7 @@ defvjp(_getitem, lambda g, y, x, key: Slice((key, g)))
 
 def getitem(x: Any, key: Any) -> Any:
     """x[key] for slices, integers, integer arrays, boolean masks, ellipsis and None, as NumPy reads them."""
-    return _getitem(x, _key(x, key))
+    return _getitem(x, key=key if _is_basic(key) else _key(x, key))
 
 
 def write(x: Any, key: Any, value: Any) -> None:
@@ -198,16 +205,24 @@ def take_along_axis(x: Any, indices: Any, axis: int = -1) -> Any:
 
 @primitive(expects="v that broadcasts to x[key]")
 def _index_put(x: Any, v: Any, /, key: Any) -> Any:
-    out = x.copy()
+    out = _copy_for(x, key, v)
     out[key] = v
     return out
 
 
 @primitive(expects="v that broadcasts to x[key]")
 def _index_add(x: Any, v: Any, /, key: Any) -> Any:
-    out = x.copy()
+    out = _copy_for(x, key, v)
     _add_at(out, key, v)
     return out
+
+
+def _copy_for(x: Any, key: Any, v: Any) -> Any:
+    """A copy of x to write v into at the key, once both are known to fit."""
+    places, values = x[key].shape, getattr(v, "shape", ())
+    if np.broadcast_shapes(places, values) != places:
+        raise ShapeError(f"v {values} does not broadcast to the places {places}")
+    return x.copy()
 
 
 defvjp(_index_put, lambda g, y, x, v, key: _index_put(g, 0, key), lambda g, y, x, v, key: sum_to(_getitem(g, key), v.shape))
@@ -217,7 +232,7 @@ defvjp(_index_add, lambda g, y, x, v, key: g, lambda g, y, x, v, key: sum_to(_ge
 def index_put(x: Any, key: Any, v: Any) -> Any:
     """A copy of x in which x[key] is v. A key that names a place twice is refused: which v would win?"""
     key = _key(x, key)
-    if not _reads_once(key):
+    if not (_is_basic(key) or _is_mask(key)):
         array = raw(x)
         module = backend.array_module(array)
         places = module.arange(array.size).reshape(array.shape)[key]
@@ -292,7 +307,7 @@ def _(g: Any, y: Any, order: Any, x: Any, axis: int = -1) -> Any:
 
 
 @primitive(differentiable=False)
-def _best(x: Any, /, k: int, axis: int, largest: bool) -> Any:
+def _topk(x: Any, /, k: int, axis: int, largest: bool) -> Any:
     n = x.shape[axis]
     if not 0 <= k <= n:
         raise ShapeError(f"k = {k} of {n} elements")
@@ -304,5 +319,5 @@ def _best(x: Any, /, k: int, axis: int, largest: bool) -> Any:
 
 def topk(x: Any, k: int, axis: int = -1, largest: bool = True) -> tuple[Any, Any]:
     """The k largest (or smallest) elements along an axis, best first, and their places. Of equals the first comes first."""
-    indices = _best(x, k, axis, largest)
+    indices = _topk(x, k, axis, largest)
     return take_along_axis(x, indices, axis), indices
