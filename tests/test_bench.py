@@ -1,0 +1,81 @@
+"""The benchmark program: it runs on what is installed, times nothing that disagrees, and says which frameworks are missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+
+TOOLS = Path(__file__).resolve().parent.parent / "tools"
+
+
+@pytest.fixture(scope="module")
+def bench() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("bench", TOOLS / "bench.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["bench"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def options(**changed: object) -> SimpleNamespace:
+    return SimpleNamespace(**({"runs": 3, "seconds": 0.0} | changed))
+
+
+def test_the_eager_suite_runs_and_reports(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        str(TOOLS / "bench.py"),
+        "eager",
+        "--runs",
+        "1",
+        "--seconds",
+        "0",
+        "--cases",
+        "B=4",
+        "--only",
+        "tinygrad_seq",
+    ]
+    done = subprocess.run([*command, "--json", str(tmp_path / "eager.json")], capture_output=True, text=True, check=True)
+    assert "| B=4 D=8 H=16 |" in done.stdout
+    report = json.loads((tmp_path / "eager.json").read_text(encoding="utf-8"))
+    assert report["results"][0]["frameworks"]["tinygrad_seq"]["milliseconds"] > 0
+    assert report["machine"]["threads"] == "1" and report["machine"]["blas"]
+
+
+def test_nothing_is_timed_where_frameworks_disagree(bench: ModuleType) -> None:
+    calls = {"tinygrad_seq": lambda: [np.ones(3)], "other": lambda: [np.array([1.0, 1.0, 1.001])]}
+    case = bench.Case("planted", {name: lambda call=call: call for name, call in calls.items()}, {}, tolerance=1e-4)
+    with pytest.raises(SystemExit, match="other disagrees"):
+        bench.measure(case, options())
+    case.tolerance = 1e-2
+    assert set(bench.measure(case, options())["frameworks"]) == {"tinygrad_seq", "other"}
+
+
+def test_nan_disagrees(bench: ModuleType) -> None:
+    calls = {"tinygrad_seq": lambda: [np.ones(3)], "other": lambda: [np.full(3, np.nan)]}
+    case = bench.Case("planted", {name: lambda call=call: call for name, call in calls.items()}, {}, tolerance=1e-4)
+    with pytest.raises(SystemExit, match="nothing timed"):
+        bench.measure(case, options())
+
+
+def test_ratios_are_formed_within_runs_and_missing_peers_are_named(bench: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter(
+        [{"tinygrad_seq": 1.0, "other": 2.0}, *({"tinygrad_seq": t, "other": 4 * t} for t in (1.0, 5.0, 9.0))]
+    )  # the first warms up
+    monkeypatch.setattr(bench, "one_run", lambda *_: next(times))
+    same = lambda: lambda: [np.ones(1)]  # noqa: E731
+    result = bench.measure(
+        bench.Case("planted", {"tinygrad_seq": same, "other": same}, {"absent": "not installed"}, 1e-4), options()
+    )
+    assert result["frameworks"]["other"]["ratio"] == 0.25
+    assert result["frameworks"]["tinygrad_seq"]["milliseconds"] == 5000
+    rows = list(bench.table([result]))
+    assert "absent" in rows[0] and "missing" in rows[2] and "ratio 0.25 (0.25-0.25)" in rows[2]
