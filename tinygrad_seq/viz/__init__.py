@@ -8,8 +8,8 @@ from typing import Any
 from ..graph import Value, require_recorded
 from .dot import dot
 from .gradients import flow_of
-from .picture import read
 from .render import Drawing as Drawing
+from .unfold import read
 
 
 def draw(

@@ -1,12 +1,13 @@
 """The picture as DOT text: a pure function. The layout rules were each found by a drawing that was wrong without them.
 
-    one cluster per step, the initial states among them, ordered by an invisible chain along the bottom rank
-    an edge from step to step never decides a rank, and is spelled from right to left (Graphviz 2 draws the other spelling twice)
-    a state that runs sideways has all its boxes on one rank; one that comes back down is spelled upside down
+one cluster per step, the initial states among them, in the order of invisible points beneath them
+an edge from step to step never decides a rank, and is spelled from right to left (Graphviz 2 draws the other spelling twice)
+a state that runs sideways has all its boxes on one rank; one that comes back down is spelled upside down
 """
 
 from __future__ import annotations
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping
 
@@ -17,8 +18,34 @@ INK, LINE, EDGE, PALE, GRADIENT = "#2b3648", "#8a97ad", "#6b778c", "#cfd7e6", "#
 RAILS = {"h": "#2f6fde", "c": "#d9822b", "sum": "#b0566a"}
 STATES = {"h": "#d6e4ff", "c": "#fbe3cc", "sum": "#ffd9d9"}
 FILLS = {"op": "#e9eef7", "input": "#d9f0dc", "constant": "#f1f2f5", "term": "#ffe6e6", "loss": "#ffd9d9", "more": "#ffffff"}
-WEIGHTS = ("#ffe08a", "#b9e3d0", "#e3e0d6", "#d9c8f2", "#f7c6b4", "#bfe0f2", "#e4e9a6", "#f2c4de", "#c7d3ee", "#d8c9b0", "#a9ddd9", "#efd7a7")
-EDGING = ("#c99a00", "#3c8d6c", "#8f8a78", "#7d5ab0", "#c0633c", "#3f86ad", "#8f9a2a", "#b0568c", "#5069ad", "#8a6d3f", "#2f8f88", "#b08838")
+WEIGHTS = (
+    "#ffe08a",
+    "#b9e3d0",
+    "#e3e0d6",
+    "#d9c8f2",
+    "#f7c6b4",
+    "#bfe0f2",
+    "#e4e9a6",
+    "#f2c4de",
+    "#c7d3ee",
+    "#d8c9b0",
+    "#a9ddd9",
+    "#efd7a7",
+)
+EDGING = (
+    "#c99a00",
+    "#3c8d6c",
+    "#8f8a78",
+    "#7d5ab0",
+    "#c0633c",
+    "#3f86ad",
+    "#8f9a2a",
+    "#b0568c",
+    "#5069ad",
+    "#8a6d3f",
+    "#2f8f88",
+    "#b08838",
+)
 
 
 def dot(picture: Picture, *, shapes: bool = False, title: str | None = None, flow: Flow | None = None) -> str:
@@ -45,7 +72,7 @@ def dot(picture: Picture, *, shapes: bool = False, title: str | None = None, flo
 
 def quote(text: str) -> str:
     """A DOT string that shows exactly this text, whatever is in it."""
-    text = "".join(c if c.isprintable() or c == "\n" else "�" for c in text)
+    text = "".join(c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cs") else "�" for c in text)
     text = text if len(text) <= 60 else text[:57] + "..."
     return '"' + text.replace("&", "&amp;").replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
@@ -66,12 +93,12 @@ def _cluster(picture: Picture, column: int, boxes: list[Box], shapes: bool, flow
         look, label = f'style="rounded,dotted" color="{LINE}"', f"t = {picture.hidden.start} … {picture.hidden.stop - 1}"
     opening = f'  subgraph "cluster_{column}" {{ label={quote(label)}; labelloc=t; fontname="Helvetica-Bold"; fontsize=12; {look}; margin=10;'
     body = [f"  {_box(picture, box, shapes, flow)}" for box in boxes]
-    if f"floor_{column}" in picture.rows[0]:
-        body.append(f'    "floor_{column}" [style=invis label="" width=0.3];')
     return [opening, *body, "  }"]
 
 
 def _box(picture: Picture, box: Box, shapes: bool, flow: Flow | None) -> str:
+    if box.kind == "floor":
+        return f'  "{box.id}" [style=invis label="" width=0.3];'
     label, look = box.label, {}
     fill, line = FILLS.get(box.kind, FILLS["op"]), None
     if box.kind == "weight":
@@ -110,10 +137,10 @@ def _edge(picture: Picture, edge: Edge, flow: Flow | None) -> str:
     look: dict[str, object] = {}
     backwards = False
     source, target = picture.boxes[edge.source], picture.boxes[edge.target]
-    if edge.kind in ("carry", "state", "sum"):
+    if edge.kind in ("carry", "state", "sum", "rail"):
         state = picture.states[edge.family]
         look = {"color": f'"{RAILS[state.kind]}"', "penwidth": 2.2}
-        if edge.kind == "carry":
+        if edge.kind in ("carry", "rail"):
             backwards = state.kind == "h" or state.towards < 0
         elif state.kind != "h" or target.kind == "more":
             backwards = state.towards > 0
@@ -150,7 +177,22 @@ def mix(a: str, b: str, share: float) -> str:
 
 
 def _ranks(picture: Picture) -> list[str]:
-    rows = ["  { rank=same; " + " -> ".join(f'"{id}"' for id in row) + " [style=invis]; }" for row in picture.rows if len(row) > 1]
-    rails = ["  { rank=same; " + " ".join(f'"{id}";' for id in rail) + " }" for rail in picture.rails if len(rail) > 1]
-    below = [f'  "{id}" -> "{picture.rows[0][0]}" [style=invis];' for id in picture.below if picture.rows and picture.rows[0]]
-    return rows + rails + below
+    lines = _order(picture)
+    lines += [
+        "  { rank=same; " + " -> ".join(f'"{id}"' for id in row) + " [style=invis]; }"
+        for row in picture.rows + picture.beside
+        if len(row) > 1
+    ]
+    lines += ["  { rank=same; " + " ".join(f'"{id}";' for id in rail) + " }" for rail in picture.rails if len(rail) > 1]
+    return lines + [f'  "{id}" -> "{picture.rows[0][0]}" [style=invis];' for id in picture.below if picture.columns]
+
+
+def _order(picture: Picture) -> list[str]:
+    """Columns in the order of time: dot heeds an order among points outside the clusters, and follows it to avoid crossings."""
+    if len(picture.columns) < 2:
+        return []
+    points = " -> ".join(f'"order_{column}"' for column in picture.columns)
+    lines = [f'  {{ rank=same; node [shape=point style=invis width=0 height=0 label=""]; {points} [style=invis]; }}']
+    for id in picture.rows[0]:
+        lines.append(f'  "order_{picture.boxes[id].column}" -> "{id}" [style=invis weight=0];')
+    return lines

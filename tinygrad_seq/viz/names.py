@@ -9,12 +9,12 @@ import numpy as np
 
 from ..graph import Node, Value, node_of, raw
 
-PRODUCTS = frozenset({"matmul", "einsum", "tensordot", "dot", "linear"})
+PRODUCTS = frozenset({"matmul", "inner", "einsum", "tensordot", "dot", "linear"})
 VIEWS = frozenset({"getitem", "transpose", "swapaxes", "unstack"})
 
 # fmt: off
 SYMBOLS = {
-    "add": "+", "subtract": "−", "multiply": "×", "divide": "÷", "negative": "−", "matmul": "@", "power": "^", "square": "□²",
+    "add": "+", "subtract": "−", "multiply": "×", "divide": "÷", "negative": "−", "matmul": "@", "inner": "@ᵀ", "power": "^", "square": "□²",
     "sqrt": "√", "sigmoid": "σ", "sum": "Σ", "prod": "Π", "reciprocal": "1/□", "abs": "|□|", "maximum": "max", "minimum": "min",
     "swapaxes": "□ᵀ", "transpose": "□ᵀ", "concatenate": "concat", "broadcast_to": "broadcast", "sum_to": "Σ",
 }
@@ -67,10 +67,12 @@ def picks(node: Node) -> bool:
 
 
 def identity(constant: Any) -> Any:
-    """What two uses of the same constant share. The tape copies bare arrays, so small ones are known by their numbers."""
+    """What two uses of the same constant share: the memory. The tape copies bare arrays, so small ones are known by their numbers."""
     array = raw(constant)
-    if isinstance(constant, Value) or not isinstance(array, np.ndarray) or array.nbytes > 65536:
+    if not isinstance(array, np.ndarray):
         return id(constant)
+    if isinstance(constant, Value) or array.nbytes > 65536:
+        return array.ctypes.data, array.shape, array.strides
     return array.shape, array.dtype.str, array.tobytes()
 
 

@@ -33,7 +33,11 @@ class Drawing:
         kind = path.suffix[1:].lower()
         if kind not in (*FORMATS, "dot", "gv"):
             raise ArgumentError(
-                message(f"save: {path.name!r} names no format", expected="a name that ends in .svg, .png, .pdf or .dot", got=path.suffix or "no ending")
+                message(
+                    f"save: {path.name!r} names no format",
+                    expected="a name that ends in .svg, .png, .pdf or .dot",
+                    got=path.suffix or "no ending",
+                )
             )
         if kind in ("dot", "gv"):
             path.write_text(self.dot, encoding="utf-8")

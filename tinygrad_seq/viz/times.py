@@ -16,33 +16,62 @@ def times_of(nodes: Iterable[Node]) -> dict[Node, int]:
     """The time step of every node that has one; `nodes` in topological order.
 
     An explicit step (`scan`, `tg.steps`) decides. Without one, the calls of a module with parameters within one parent frame are
-    its steps 1, 2, ...: a plain `for` loop over a cell. An op outside every module goes with the one step that it reads,
-    if other steps have an op like it (the squared error of each step, say, but not the mean after the last).
+    its steps 1, 2, ...: a plain `for` loop over a cell. Loops share their steps, as stacked layers do, unless one starts from
+    where another ended (encoder and decoder): then its time runs on. An op outside every module goes with the one step that it
+    reads, if other steps have an op like it (the squared error of each step, say, but not the mean after the last).
     """
     nodes = list(nodes)
-    implicit = _calls(nodes)
-    times: dict[Node, int] = {}
-    known: dict[Frame | None, int | None] = {None: None}
-    for node in nodes:
-        if node.frame not in known:
-            known[node.frame] = _time(node.frame, implicit)
-        time = known[node.frame]
-        if time is not None:
-            times[node] = time
+    moments = _moments(nodes)
+    starts = _starts(nodes, moments)
+    times = {node: time + starts[loop] for node, (loop, time) in moments.items()}
     return times | _companions(nodes, times)
 
 
-def _time(frame: Frame | None, implicit: dict[Frame, tuple[int, int]]) -> int | None:
-    if frame is None:
-        return None
-    if frame.time is not None:
-        return frame.time
-    calls = [implicit[f] for f in frame.path() if f in implicit]
-    return max(calls, key=lambda call: call[0])[1] if calls else None  # the longest loop; of equals the outermost
+def _moments(nodes: list[Node]) -> dict[Node, tuple[Any, int]]:
+    """The loop that a node was recorded in, and its step there."""
+    calls = _calls(nodes)
+    known: dict[Frame | None, tuple[Any, int] | None] = {None: None}
+    explicit: list[tuple[Frame, Frame]] = []  # frame of a node, frame of the step
+    for node in nodes:
+        frame = node.frame
+        if frame not in known:
+            assert frame is not None
+            path = frame.path()
+            step = next((f for f in reversed(path) if f.step is not None), None)
+            if step is not None:
+                explicit.append((frame, step))
+            found = [calls[f] for f in path if f in calls]
+            longest = max(found, key=lambda call: call[0], default=None)  # the longest loop; of equals the outermost
+            known[frame] = None if longest is None else longest[1:]
+    runs: dict[Any, tuple[int, int]] = {}  # loops of one parent follow each other: a new one begins where the step is not the next
+    of_step: dict[Frame, tuple[Any, int]] = {}
+    for step in sorted({step for _, step in explicit}, key=lambda f: f.call):
+        assert step.step is not None
+        run, last = runs.get(step.parent, (0, step.step - 1))
+        run += abs(step.step - last) != 1
+        runs[step.parent] = run, step.step
+        of_step[step] = (step.parent, run), step.step
+    known |= {frame: of_step[step] for frame, step in explicit}
+    return {node: moment for node in nodes if (moment := known[node.frame]) is not None}
 
 
-def _calls(nodes: list[Node]) -> dict[Frame, tuple[int, int]]:
-    """For every call of a module that was called several times in one parent: how many calls, and which of them this is."""
+def _starts(nodes: list[Node], moments: dict[Node, tuple[Any, int]]) -> dict[Any, int]:
+    """How far the steps of a loop lie behind those of the others: where it reads a later step of another, it starts after that loop."""
+    last: dict[Any, int] = {}
+    for loop, time in moments.values():
+        last[loop] = max(time, last.get(loop, time))
+    starts = dict.fromkeys(last, 0)
+    for node in nodes:
+        loop, time = moments.get(node, (None, 0))
+        for source in map(node_of, node.args) if loop is not None else ():
+            other, there = moments.get(source, (loop, 0)) if source is not None else (loop, 0)
+            if other != loop and there + starts[other] > time + starts[loop]:
+                starts[loop] = max(starts[loop], last[other] + starts[other])
+    return starts
+
+
+def _calls(nodes: list[Node]) -> dict[Frame, tuple[int, Any, int]]:
+    """For every call of a module that was called several times in one parent: how many calls, of what, and which of them this is."""
     repeated: dict[tuple[Frame | None, int], dict[Frame, None]] = {}
     with_parameters: set[Frame] = set()
     seen: set[Frame] = set()
@@ -56,11 +85,11 @@ def _calls(nodes: list[Node]) -> dict[Frame, tuple[int, int]]:
             if not isinstance(frame.owner, str) and frame.owner is not None:
                 repeated.setdefault((frame.parent, id(frame.owner)), {})[frame] = None
             frame = frame.parent
-    calls: dict[Frame, tuple[int, int]] = {}
-    for frames in repeated.values():
+    calls: dict[Frame, tuple[int, Any, int]] = {}
+    for which, frames in repeated.items():
         if len(frames) > 1 and not with_parameters.isdisjoint(frames):
             for k, frame in enumerate(sorted(frames, key=lambda f: f.call), 1):
-                calls[frame] = len(frames), k
+                calls[frame] = len(frames), which, k
     return calls
 
 

@@ -1,0 +1,124 @@
+"""Where the boxes of a picture stand: straight spines, rails across the columns, and the rows that keep columns in order."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from itertools import pairwise
+
+from .picture import LEAVES, OPS, Box, Edge, Picture
+
+
+def place(picture: Picture) -> None:
+    """Find the lines of a picture: its spines, rails, rows and short rows, in place."""
+    level = _raised(picture, _spines(picture))
+    _rails(picture)
+    _rows(picture, level)
+    _beside(picture)
+
+
+def _inside(picture: Picture) -> list[Edge]:
+    """The edges between ops of one column, or outside all of them."""
+    boxes = picture.boxes
+    ops = [e for e in picture.edges if e.kind == "plain" and boxes[e.source].kind in OPS and boxes[e.target].kind in OPS]
+    return [e for e in ops if boxes[e.source].column == boxes[e.target].column]
+
+
+def _spines(picture: Picture) -> dict[str, int]:
+    """Mark for every op the edge from the highest of its arguments; the level of every op, 0 for those that read none of their column."""
+    level: dict[str, int] = {}
+    longest: dict[str, Edge] = {}
+    for edge in _inside(picture):
+        height = level.get(edge.source, 0) + 1
+        if height > level.get(edge.target, 0):
+            level[edge.target], longest[edge.target] = height, edge
+    for edge in longest.values():
+        edge.spine = True
+    return level
+
+
+def _raised(picture: Picture, level: dict[str, int]) -> dict[str, int]:
+    """Levels in which what a step computes from its leaves alone stands directly below its only use."""
+    inside = _inside(picture)
+    uses = Counter(e.source for e in inside)
+    target = {e.source: e.target for e in inside}
+    branches: set[str] = set()  # and what is computed from them; edges are in tape order
+    for edge in inside:
+        if uses[edge.source] > 1 or edge.source in branches:
+            branches.add(edge.target)
+    for id in reversed(picture.boxes):
+        if uses[id] == 1 and id not in branches:
+            level[id] = max(level.get(id, 0), level.get(target[id], 0) - 1)
+    return level
+
+
+def _rails(picture: Picture) -> None:
+    """A state that runs sideways: its ops and circles stand on one line over all columns."""
+    box_of = {box.tape: id for id, box in picture.boxes.items() if box.kind in OPS}
+    along: dict[tuple[str, str], int] = {}
+    for number, state in enumerate(picture.states):
+        if state.kind != "h":
+            rail = [f"s{number}_first", f"s{number}_more"]
+            for time, producer in state.producers.items():
+                ops = [box_of.get(node, "") for node in state.rails.get(time, [producer])]
+                rail += [*ops, f"s{number}_t{time}"]
+                along |= dict.fromkeys(pairwise(ops), number)
+            picture.rails.append([id for id in rail if id in picture.boxes])
+    for edge in picture.edges:
+        if (edge.source, edge.target) in along:
+            edge.kind, edge.family = "rail", along[edge.source, edge.target]
+
+
+def _rows(picture: Picture, level: dict[str, int]) -> None:
+    """The bottom row, of leaves and states, and one for every height at which a state enters; each from left to right."""
+    boxes = picture.boxes
+    leaves = _leaves_of(picture)
+    on_rails = {id for rail in picture.rails for id in rail}
+    rows: dict[int, dict[int, dict[str, None]]] = defaultdict(lambda: defaultdict(dict))  # height -> column -> ids
+    entered: dict[int, list[str]] = defaultdict(list)
+    for edge in picture.edges:
+        if edge.kind == "state" and boxes[edge.target].kind in OPS:
+            entered[edge.family].append(edge.target)
+    height: dict[int, int] = {}
+    for number, state in enumerate(picture.states):
+        if state.kind == "h":
+            height[number] = min((level.get(target, 0) for target in entered[number]), default=0)
+            for target in entered[number]:  # what meets the state stands on the left
+                column = boxes[target].column
+                if column is not None and level.get(target, 0) == height[number]:
+                    rows[height[number]][column] |= dict.fromkeys(leaves[target])
+    for target, ids in leaves.items():
+        column = boxes[target].column
+        if column is not None and level.get(target, 0) == 0 and target not in on_rails:
+            rows[0][column] |= dict.fromkeys(ids)
+    for number, h in height.items():
+        for id in (f"s{number}_first", f"s{number}_more", *(f"s{number}_t{t}" for t in picture.states[number].producers)):
+            column = boxes[id].column if id in boxes else None
+            if column is not None:
+                row = rows[h][column]
+                rows[h][column] = row | {id: None} if picture.states[number].towards > 0 else {id: None} | row
+    for column in picture.columns:
+        if not rows[0][column]:
+            boxes[f"floor_{column}"] = Box(f"floor_{column}", "", "floor", column)
+            rows[0][column][f"floor_{column}"] = None
+    picture.rows = [[id for column in picture.columns for id in rows[h][column]] for h in sorted(rows)]
+
+
+def _beside(picture: Picture) -> None:
+    """The leaves of an op stand to the right of the op that it waits for."""
+    on_rails = {id for rail in picture.rails for id in rail}
+    uses = Counter(e.source for e in picture.edges)
+    leaves = _leaves_of(picture)
+    for edge in picture.edges:
+        if edge.spine and not {edge.source, edge.target} & on_rails:
+            ids = [id for id in leaves[edge.target] if uses[id] == 1]
+            if ids:
+                picture.beside.append([edge.source, *ids])
+
+
+def _leaves_of(picture: Picture) -> dict[str, list[str]]:
+    """The leaves that every op reads."""
+    leaves: dict[str, list[str]] = defaultdict(list)
+    for edge in picture.edges:
+        if picture.boxes[edge.source].kind in LEAVES and edge.source not in leaves[edge.target]:
+            leaves[edge.target].append(edge.source)
+    return leaves
