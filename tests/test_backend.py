@@ -433,3 +433,17 @@ def test_an_optimizer_step_on_the_device_is_noticed_by_an_older_graph():
     optim.SGD([w], lr=0.1).step()
     with pytest.raises(InPlaceError, match="multiply(?s:.*)overwritten"):
         loss.backward()
+
+
+def test_a_model_that_moves_between_two_steps_takes_its_optimizer_along():
+    results = []
+    for devices in (["cpu"] * 4, ["cpu", "strict", "strict", "cpu"]):
+        model = nn.Linear(3, 2, rng=0)
+        adam = optim.Adam(list(model.parameters()), lr=0.1)
+        for device in devices:
+            model.to(device)
+            adam.zero_grad()
+            (model(tensor(4, 3, device=device)) ** 2).sum().backward()
+            adam.step()
+        results.append(model.weight.numpy())
+    np.testing.assert_array_equal(*results)

@@ -35,6 +35,9 @@ class Optimizer:
                 continue
             if not state:
                 state.update({"steps": 0} | {name: _zeros(p._data) for name in self.slots})
+            for name in self.slots:
+                if backend.device_of(state[name]) != p.device:  # the model was moved between two steps
+                    state[name] = backend.to_device(state[name], p.device)
             state["steps"] += 1
             self.update(p._data, p.grad._data, state)
             guards.wrote(p._data)
