@@ -73,8 +73,32 @@ CALLS: dict[str, Callable[[Any, Any], Any]] = {
     "norm": lambda f, x: f(x, axis=1),
 }
 NO_GRADIENT = {
-    *("all", "any", "argmax", "argmin", "argsort", "zeros_like", "ones_like", "full_like", "isnan", "isinf", "isfinite", "floor_divide"),
-    *("equal", "not_equal", "less", "less_equal", "greater", "greater_equal", "logical_and", "logical_or", "logical_xor", "logical_not"),
+    *(
+        "all",
+        "any",
+        "argmax",
+        "argmin",
+        "argsort",
+        "zeros_like",
+        "ones_like",
+        "full_like",
+        "isnan",
+        "isinf",
+        "isfinite",
+        "floor_divide",
+    ),
+    *(
+        "equal",
+        "not_equal",
+        "less",
+        "less_equal",
+        "greater",
+        "greater_equal",
+        "logical_and",
+        "logical_or",
+        "logical_xor",
+        "logical_not",
+    ),
     *("bitwise_and", "bitwise_or", "bitwise_xor", "invert"),
 }
 
@@ -152,7 +176,11 @@ def test_numpy_makes_no_arrays_like_a_tensor(f: Any) -> None:
 def test_facts_are_answered_without_tensors(name: str) -> None:
     x = tg.tensor(A, requires_grad=True)
     f = getattr(np, name)
-    args, plain = ((x, A), (A, A)) if name in ("allclose", "array_equal", "array_equiv", "isclose", "may_share_memory", "shares_memory") else ((x,), (A,))
+    args, plain = (
+        ((x, A), (A, A))
+        if name in ("allclose", "array_equal", "array_equiv", "isclose", "may_share_memory", "shares_memory")
+        else ((x,), (A,))
+    )
     if name == "can_cast":
         args, plain = (x.dtype, "float32"), (A.dtype, "float32")
     if name in ("may_share_memory", "shares_memory"):

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from typing import Any, TypeVar, cast
 
+from . import errors
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 tick = itertools.count(1).__next__  # the clock of the tape: nodes, frames and writes draw their order from it
@@ -148,6 +150,9 @@ def steps(xs: Iterable[Any], start: int = 1) -> Iterator[Any]:
     finally:
         if modes.frame is inner:
             modes.frame = outer
+
+
+errors.here = lambda: str(thread.modes.frame or "")
 
 
 # ---- The modes that users set ---------------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ def check_backward(node: Any, label: str, incoming: Iterable[Any], contribution:
                     f"{name} {errors.describe(x)}{_range(x)}" for name, x in zip(labels(node.prim, node.args), node.raw, strict=False)
                 ),
                 where=str(node.frame or ""),
-                line=node.source or "recorded outside detect_anomaly(); record the graph inside it to see the line",
+                line=getattr(node, "source", None) or "recorded outside detect_anomaly(); record the graph inside it to see the line",
             )
         )
 
@@ -149,7 +149,7 @@ def explain(prim: Any, args: Sequence[Any], inputs: list[Any], params: dict[str,
         return cause
     names, where = labels(prim, args), str(thread.modes.frame or "")
     if twins.is_wrong_call(cause):
-        return twins.wrong_call(prim.function, params, cause, where)
+        return twins.wrong_call(prim.function, params, cause)
     arrays = [(name, x) for name, x in zip(names, inputs, strict=False) if backend.is_array(x)]
     devices = {backend.device_of(x) for _, x in arrays}
     if len(devices) < 2:

@@ -113,7 +113,7 @@ def advice(keyword: str) -> str:
     return KEYWORD_ADVICE.get(keyword) or (f"{keyword}= is called {KEYWORDS[keyword]}= here" if keyword in KEYWORDS else "")
 
 
-def wrong_call(f: Callable[..., Any], keywords: Mapping[str, Any], cause: Exception, where: str = "") -> ArgumentError:
+def wrong_call(f: Callable[..., Any], keywords: Mapping[str, Any], cause: Exception) -> ArgumentError:
     """The error for a call that does not fit the signature of `f`."""
     name = f.__name__.lstrip("_")
     parameters = inspect.signature(f).parameters
@@ -121,9 +121,7 @@ def wrong_call(f: Callable[..., Any], keywords: Mapping[str, Any], cause: Except
     problem = f"no argument {unknown[0]!r}" if unknown else str(cause).rpartition("()")[2].strip()
     names = [str(p).partition(":")[0] + (f"={p.default}" if p.default is not p.empty else "") for p in parameters.values()]
     do = advice(unknown[0]) if unknown else ""
-    return ArgumentError(
-        message(f"{name}: {problem}", expected=f"{name}({', '.join(n for n in names if n != 'self')})", where=where, do=do)
-    )
+    return ArgumentError(message(f"{name}: {problem}", expected=f"{name}({', '.join(n for n in names if n != 'self')})", do=do))
 
 
 def is_wrong_call(cause: Exception) -> bool:
