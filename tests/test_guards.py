@@ -169,6 +169,12 @@ def test_an_infinity_out_of_infinities_is_none():
         tg.exp(scores + mask).sum().backward()
 
 
+def test_an_infinity_that_came_in_is_reported_by_no_op_that_hands_it_on():
+    x = tg.tensor([np.inf, 1.0], requires_grad=True)
+    with tg.detect_anomaly():
+        (x * 1.0 + x).sum() + x.max()
+
+
 def test_the_first_nan_of_the_backward_pass_is_reported_with_the_line_that_recorded_it():
     x = tg.tensor([0.0, 1.0], requires_grad=True, name="x")
     with tg.detect_anomaly(), np.errstate(all="ignore"):

@@ -333,8 +333,10 @@ def _general(prim: Primitive) -> Callable[..., Any]:
         if not traced:
             return out[0] if prim.saves else out
         modes = here.modes
+        if modes.anomaly:
+            check_forward(prim, args, inputs, out[0] if prim.saves else out)
         if not (tracked and modes.record and prim.differentiable):
-            return _constant(prim, args, inputs, out[0] if prim.saves else out)
+            return _constant(prim, out[0] if prim.saves else out)
         if bare:
             for i, source in enumerate(sources):
                 if source is inputs[i]:
@@ -342,26 +344,39 @@ def _general(prim: Primitive) -> Callable[..., Any]:
         keep_out, unread = prim.plans[tracked] or prim.plan(tracked)
         for i in range(len(inputs)) if unread and arrays > 8 else unread:
             inputs[i] = sources[i] if isinstance(sources[i], (Node, Output)) else inputs[i]
-        return _record(prim, sources, inputs, params, out, keep_out, modes)
+        record = _record_several if prim.multiple or prim.saves else _record
+        return record(prim, sources, inputs, params, out, keep_out, modes)
 
     return call
+
+
+class _Nothing:
+    """An argument that the caller forgot: the op itself explains it."""
+
+    def __repr__(self) -> str:
+        return "nothing"
+
+
+NOTHING = _Nothing()
 
 
 def _unary(prim: Primitive) -> Callable[..., Any]:
     """`_general` for one array, without its loops."""
     run, plans, general, here = prim.function, prim.plans, _general(prim), thread
 
-    def call(a: Any, *others: Any, **params: Any) -> Any:
+    def call(a: Any = NOTHING, *others: Any, **params: Any) -> Any:
         if others or not isinstance(a, Value):
-            return general(a, *others, **params)
+            return general(**params) if a is NOTHING else general(a, *others, **params)
         x, node = a._data, a.node
         try:
             out = run(x, **params)
         except Exception as cause:
             raise explain(prim, [a], [x], params, cause) from (cause if foreign(prim) else None)
         modes = here.modes
+        if modes.anomaly:
+            check_forward(prim, [a], [x], out)
         if node is None or not modes.record:
-            return _constant(prim, [a], [x], out)
+            return _constant(prim, out)
         sources = [node if type(node) is Node else Output(node, a._index)]
         keep_out, unread = plans[1] or prim.plan(1)
         return _record(prim, sources, sources if unread else [x], params, out, keep_out, modes)
@@ -373,7 +388,7 @@ def _binary(prim: Primitive) -> Callable[..., Any]:
     """`_general` for two arrays and no parameters, without its loops."""
     run, plans, general, here = prim.function, prim.plans, _general(prim), thread
 
-    def call(a: Any, b: Any, *others: Any, **params: Any) -> Any:
+    def call(a: Any = NOTHING, b: Any = NOTHING, *others: Any, **params: Any) -> Any:
         if others or params or not (isinstance(a, Value) or isinstance(b, Value)):
             return general(a, b, *others, **params)
         x, y, left, right, tracked = a, b, a, b, 0
@@ -394,8 +409,10 @@ def _binary(prim: Primitive) -> Callable[..., Any]:
         except Exception as cause:
             raise explain(prim, [a, b], [x, y], params, cause) from (cause if foreign(prim) else None)
         modes = here.modes
+        if modes.anomaly:
+            check_forward(prim, [a, b], [x, y], out)
         if not (tracked and modes.record):
-            return _constant(prim, [a, b], [x, y], out)
+            return _constant(prim, out)
         if x is left:
             x = left = _as_it_is_now(x)
         elif y is right:
@@ -415,10 +432,8 @@ def _as_it_is_now(x: Any) -> Any:
     return x.copy() if type(x) in backend.array_types else x
 
 
-def _constant(prim: Primitive, args: Sequence[Any], inputs: list[Any], out: Any) -> Any:
+def _constant(prim: Primitive, out: Any) -> Any:
     """The result of a primitive that is not recorded, as a value."""
-    if thread.modes.anomaly:
-        check_forward(prim, args, inputs, out)
     return tuple([box(o, None) for o in out]) if prim.multiple else box(_array(out), None)
 
 
@@ -426,9 +441,7 @@ def _record(
     prim: Primitive, sources: list[Any], inputs: list[Any], params: dict[str, Any], out: Any, keep_out: bool, modes: Modes
 ) -> Any:
     """The result of a primitive as a value, with the node that made it."""
-    node = MultiNode() if prim.multiple else Node()
-    if prim.saves:
-        out, node.saved = out
+    node = Node()
     node.prim = prim
     node.args = sources
     node.raw = inputs
@@ -436,15 +449,8 @@ def _record(
     node.order = tick()
     node.frame = modes.frame
     node.notes = None
-    node.source = None
     if modes.anomaly:
         node.source = user_line()
-        check_forward(prim, sources, inputs, out)
-    if prim.multiple:
-        node.out = out if keep_out else None
-        node.shape = tuple([o.shape for o in out])
-        node.dtype = tuple([o.dtype for o in out])
-        return tuple([box(o, node, i) for i, o in enumerate(out)])
     if type(out) is not ndarray:
         out = _array(out)
     node.out = out if keep_out else None
@@ -454,6 +460,27 @@ def _record(
     value._data = out
     value.node = node
     return value
+
+
+def _record_several(
+    prim: Primitive, sources: list[Any], inputs: list[Any], params: dict[str, Any], out: Any, keep_out: bool, modes: Modes
+) -> Any:
+    """The same for a primitive with several outputs, or one that saves something for its rule."""
+    saved = None
+    if prim.saves:
+        out, saved = out
+    node = MultiNode() if prim.multiple else Node()
+    node.prim, node.args, node.raw, node.params, node.saved = prim, sources, inputs, params, saved
+    node.order, node.frame, node.notes = tick(), modes.frame, None
+    if modes.anomaly:
+        node.source = user_line()
+    if not prim.multiple:
+        out = _array(out)
+        node.out, node.shape, node.dtype = out if keep_out else None, out.shape, out.dtype
+        return box(out, node)
+    node.out = out if keep_out else None
+    node.shape, node.dtype = tuple([o.shape for o in out]), tuple([o.dtype for o in out])
+    return tuple([box(o, node, i) for i, o in enumerate(out)])
 
 
 def _array(out: Any) -> Any:

@@ -56,7 +56,7 @@ def _in_place_of(inner: list[Value], start: int, given: list[Value]) -> MultiNod
     node.raw = [origin.out if origin.prim is None else held.get((origin, i), source) for (origin, i), source in reached.items()]
     node.raw += [v._data for v in constants]
     node.shape, node.dtype = tuple(v._data.shape for v in inner), tuple(v._data.dtype for v in inner)
-    node.order, node.frame = tick(), thread.modes.frame
+    node.order, node.frame, node.source = tick(), thread.modes.frame, None
     return node
 
 
