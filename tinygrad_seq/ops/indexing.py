@@ -18,6 +18,7 @@ from ..errors import ArgumentError, DeviceError, IndexError_, InPlaceError, Shap
 from ..frames import thread
 from ..graph import Deferred, Value, backward_of, defvjp, primitive, raw
 from .broadcast import elementwise, sum_to
+from .joining import place
 from .piecewise import where
 
 # ---- Keys ----------------------------------------------------------------------------------------------------------------------
@@ -35,12 +36,12 @@ def _is_mask(key: Any) -> bool:
     return dtype is not None and bool(dtype.kind == "b")
 
 
-def _key(x: Any, key: Any) -> Any:
+def _key(x: Any, key: Any, v: Any = None) -> Any:
     """The key in terms of slices, numbers and arrays on the device of x; arrays are copied where the tape will keep them."""
     if _is_basic(key):
         return key
     if type(key) is tuple:
-        return tuple([_key(x, k) for k in key])
+        return tuple([_key(x, k, v) for k in key])
     if isinstance(key, (list, range)):
         key = np.asarray(key, None if len(key) else np.intp)
     elif isinstance(key, np.integer):
@@ -50,7 +51,7 @@ def _key(x: Any, key: Any) -> Any:
         return array
     if array.ndim == 0 and array.dtype.kind in "iu" and type(array) is np.ndarray:
         return int(array)
-    kept = isinstance(x, Value) and x.node is not None and thread.modes.record
+    kept = thread.modes.record and any(isinstance(each, Value) and each.node is not None for each in (x, v))
     module = backend.array_module(raw(x))
     if backend.array_module(array) is not module:
         if module is np:  # the other way round the key is moved: it costs no waiting
@@ -231,7 +232,7 @@ defvjp(_index_add, lambda g, y, x, v, key: g, lambda g, y, x, v, key: sum_to(_ge
 
 def index_put(x: Any, key: Any, v: Any) -> Any:
     """A copy of x in which x[key] is v. A key that names a place twice is refused: which v would win?"""
-    key = _key(x, key)
+    key = _key(x, key, v)
     if not (_is_basic(key) or _is_mask(key)):
         array = raw(x)
         module = backend.array_module(array)
@@ -249,7 +250,7 @@ def index_put(x: Any, key: Any, v: Any) -> Any:
 
 def index_add(x: Any, key: Any, v: Any) -> Any:
     """A copy of x in which v is added to x[key]; a place that the key names twice receives both."""
-    return _index_add(x, v, _key(x, key))
+    return _index_add(x, v, _key(x, key, v))
 
 
 @elementwise
@@ -308,7 +309,7 @@ def _(g: Any, y: Any, order: Any, x: Any, axis: int = -1) -> Any:
 
 @primitive(differentiable=False)
 def _topk(x: Any, /, k: int, axis: int, largest: bool) -> Any:
-    n = x.shape[axis]
+    n = x.shape[place("topk", axis, x.ndim)]
     if not 0 <= k <= n:
         raise ShapeError(f"k = {k} of {n} elements")
     order = np.argsort(np.flip(x, axis), axis, kind="stable") if largest else np.argsort(x, axis, kind="stable")
