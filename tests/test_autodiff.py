@@ -334,6 +334,16 @@ def test_between_two_steps_of_the_sweep_the_readers_own_ops_are_recorded():
         assert (x * 2).requires_grad
 
 
+def test_a_sweep_that_was_left_early_changes_no_mode_when_it_is_dropped():
+    x = leaf(3)
+    sweep = tg.steps_of_backward((x * x).sum())
+    next(sweep)
+    with tg.no_grad():
+        del sweep
+        assert (x * 2).node is None
+    assert (x * 2).node is not None
+
+
 def test_an_op_without_a_derivative_is_an_error_that_says_how_to_state_one():
     @tg.primitive
     def mystery(x):

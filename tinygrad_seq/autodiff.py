@@ -52,7 +52,7 @@ def sweep(
     frames: dict[Frame | None, Frame] = {}
     modes = thread.modes
     anomaly, ndarray = modes.anomaly, np.ndarray
-    outer = modes.record, modes.frame
+    outer, paused = (modes.record, modes.frame), False
     modes.record = create_graph
     try:
         for value, cotangent in zip(outputs, cotangents, strict=True):
@@ -63,11 +63,12 @@ def sweep(
         while heap:
             node = heappop(heap)[1]
             prim = node.prim
-            g = grads.pop(node)
+            g = arrived = grads.pop(node)
             if type(g) is not ndarray or g.dtype is not node.dtype:
                 g = _settle(node, g)
-            if node.notes is not None and (through or node not in targets):
-                g = _notify(node, g, owned=node in ours, keep=targets is None, create_graph=create_graph)
+            if node.notes is not None and (through or targets is None or node not in targets):
+                owned = node in ours or (g is not arrived and type(g) is ndarray)
+                g = _notify(node, g, owned=owned, keep=targets is None, create_graph=create_graph)
             if targets is not None and node in targets:
                 for index in targets[node]:
                     targets[node][index] = g[index] if isinstance(g, tuple) else g
@@ -75,7 +76,9 @@ def sweep(
                     continue
             if prim is None:
                 if watch:
-                    yield from _pause(Step(node, g, []), outer)
+                    (modes.record, modes.frame), paused = outer, True
+                    yield Step(node, g, [])
+                    modes.record, paused = create_graph, False
                 continue
             if node.order < guards.last_write:
                 guards.check_unwritten(node)
@@ -125,17 +128,13 @@ def sweep(
                 else:
                     grads[q] = grads[q] + c
                     ours.add(q)
-            if watch:
-                yield from _pause(Step(node, g, contributions), outer)
-                modes.record = create_graph
+            if watch:  # the reader looks at the step in the modes outside the sweep
+                (modes.record, modes.frame), paused = outer, True
+                yield Step(node, g, contributions)
+                modes.record, paused = create_graph, False
     finally:
-        modes.record, modes.frame = outer
-
-
-def _pause(step: Step, outer: tuple[bool, Frame | None]) -> Iterator[Step]:
-    """Hand a step to the reader in the modes that were on outside the sweep."""
-    thread.modes.record, thread.modes.frame = outer
-    yield step
+        if not paused:
+            modes.record, modes.frame = outer
 
 
 def _on_a_path(outputs: Sequence[Value], targets: Targets) -> set[Node]:
