@@ -62,10 +62,11 @@ from .scan import scan as scan
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from . import data as data, nn as nn, optim as optim
+    from . import data as data, nn as nn, optim as optim, viz as viz
+    from .viz import Drawing as Drawing, draw as draw
 
 _LAZY = {  # name -> the module that it is, or is in
-    "data": "data", "nn": "nn", "optim": "optim",
+    "data": "data", "nn": "nn", "optim": "optim", "viz": "viz", "draw": "viz", "Drawing": "viz",
 }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..graph import Value, require_recorded
-from .dot import dot
+from .dot import dot_text
 from .gradients import flow_of
 from .render import Drawing as Drawing
 from .unfold import read
@@ -27,4 +27,4 @@ def draw(
     picture = read(values, full=full)
     flow = flow_of(values, picture) if gradients else None
     steps = len(picture.columns) - len(picture.initial) + max(len(picture.hidden) - 1, 0)
-    return Drawing(dot(picture, shapes=shapes, title=title, flow=flow), picture.counts(), len(picture.edges), steps)
+    return Drawing(dot_text(picture, shapes=shapes, title=title, flow=flow), picture.counts(), len(picture.edges), steps)

@@ -1,8 +1,9 @@
-"""The picture as DOT text: a pure function. The layout rules were each found by a drawing that was wrong without them.
+"""The picture as DOT text: a pure function. Its layout rules were each found by a drawing that was wrong without them.
 
-one cluster per step, the initial states among them, in the order of invisible points beneath them
-an edge from step to step never decides a rank, and is spelled from right to left (Graphviz 2 draws the other spelling twice)
-a state that runs sideways has all its boxes on one rank; one that comes back down is spelled upside down
+- One cluster per step, the initial states among them, in the order of invisible points beneath them.
+- An edge from step to step never decides a rank, and is spelled from right to left: Graphviz 2 draws the other spelling twice.
+- A state that runs sideways has all its boxes on one rank; one that comes back down is spelled upside down.
+- Colours have six digits: Graphviz 2 reads #fff as black. Labels are plain text with Unicode subscripts, which no renderer misreads.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ EDGING = (
 )
 
 
-def dot(picture: Picture, *, shapes: bool = False, title: str | None = None, flow: Flow | None = None) -> str:
+def dot_text(picture: Picture, *, shapes: bool = False, title: str | None = None, flow: Flow | None = None) -> str:
     """The DOT text of a picture."""
     lines = [
         "digraph tape {",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -54,4 +55,4 @@ def flow_of(outputs: Iterable[Value], picture: Picture) -> Flow:
 
 
 def _norm(x: Any) -> float:
-    return float((x * x).sum()) ** 0.5
+    return math.sqrt(float((x * x).sum()))

@@ -153,7 +153,7 @@ class Loops:
     def _inputs_of(self, node: Node) -> list[Node]:
         """The node and the ops of its own step among its arguments."""
         near = [n for n in map(node_of, self.args[node]) if n in self.args and self.times.get(n) == self.times[node]]
-        return [*near, node]  # type: ignore[list-item]
+        return [*near, node]
 
     def _only_path(self, starts: set[Node], end: Node) -> list[Node] | None:
         """The one path of at most two ops from a start to `end` within a step; None where there is none or another."""

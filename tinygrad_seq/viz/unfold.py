@@ -148,11 +148,10 @@ class _Unfolding:
     def _arguments(self, node: Node) -> None:
         """One edge for every argument of an op."""
         loops, target = self.loops, self._box(node)
+        summed = node in loops.sums or node in loops.totals
         for position, arg in enumerate(loops.args[node]):
             source, use = node_of(arg), (node, position)
-            folded = source in loops.sums or (
-                node in loops.totals | loops.sums.keys() and names.value_of_constant(arg) in ("0", "0.0")
-            )
+            folded = source in loops.sums or (summed and names.value_of_constant(arg) == "0")
             if arg is None or folded or (self._shown(node) and self._number(use) is not None):
                 continue
             if use in loops.state_of:
@@ -182,8 +181,11 @@ class _Unfolding:
             self._connect(Edge(circle, more, kind, number), once=True)
 
     def _connect(self, edge: Edge, once: bool = False) -> None:
-        if not once or self.made.setdefault((edge.source, edge.target), edge.target) is edge.target:
+        ends = edge.source, edge.target
+        if not once or ends not in self.made:
             self.picture.edges.append(edge)
+        if once:
+            self.made[ends] = edge.target
 
     def _prepared(self) -> list[str]:
         """What is computed before the loop and read inside it."""
