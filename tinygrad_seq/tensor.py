@@ -419,6 +419,8 @@ def to_array(data: Any, dtype: Any = None, *, copy: bool) -> Any:
     dtype = None if dtype is None else to_dtype(dtype, "tensor")
     if isinstance(data, Value):
         data = data._data
+    if isinstance(data, np.ndarray) and type(data) is not np.ndarray:  # np.matrix, np.memmap, ...
+        data = np.asarray(data)
     if backend.is_array(data):
         array = data if dtype is None else data.astype(dtype, copy=False)
         array = array.copy() if copy and array is data else array
@@ -439,6 +441,8 @@ def to_array(data: Any, dtype: Any = None, *, copy: bool) -> Any:
             array = array.astype(DEFAULT_DTYPE)
         elif copy and not isinstance(data, (list, tuple)):
             array = array.copy()
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     if array.dtype.kind not in NUMBERS:
         raise ArgumentError(
             message(f"tensor: {describe(data)} is no array of numbers", expected="floating-point numbers, integers or booleans")
