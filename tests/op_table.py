@@ -151,10 +151,17 @@ def binary(a: Numbers = anywhere, b: Numbers = anywhere) -> st.SearchStrategy[Ca
 
 @st.composite
 def over_axes(
-    draw: st.DrawFn, numbers: Numbers = anywhere, *, several: bool = True, none: bool = True, min_dims: int = 0, **params: Any
+    draw: st.DrawFn,
+    numbers: Numbers = anywhere,
+    *,
+    several: bool = True,
+    none: bool = True,
+    min_dims: int = 0,
+    min_side: int = 1,
+    **params: Any,
 ) -> Case:
     """One array, and an `axis` of it: None, an int or (several=True) a tuple, negative ones among them; and further parameters."""
-    x = draw(arrays(shapes(min_dims=min_dims if none else max(min_dims, 1)), numbers))
+    x = draw(arrays(shapes(min_dims=min_dims if none else max(min_dims, 1), min_side=min_side), numbers))
     choices = [st.none()] if none else []
     if x.ndim:
         choices.append(st.integers(-x.ndim, x.ndim - 1))

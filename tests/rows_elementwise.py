@@ -115,4 +115,18 @@ CONSTANT = [
         for name in ("isnan", "isinf", "isfinite")
     ),
 ]
-ROWS = [*ARITHMETIC, *SMOOTH, *PIECEWISE, *CONSTANT]
+INTEGERS = [
+    *(
+        Row(name, elementwise(integers, integers), order=0, label="integers")
+        for name in ("add", "subtract", "multiply", "maximum", "minimum", "fmax", "hypot", "less", "logical_and")
+    ),
+    *(
+        Row(name, unary(integers), order=0, label="integers")
+        for name in ("negative", "square", "abs", "sign", "floor", "exp", "sin", "tanh", "round", "isfinite")
+    ),
+    Row("sigmoid", unary(integers), scipy.special.expit, order=0, label="integers"),
+    Row("add", elementwise(booleans, integers), order=0, label="booleans"),
+    Row("power", with_number(integers, 2), order=0, label="integer"),
+    Row("clip", elementwise(integers, integers, integers), order=0, label="integers"),
+]
+ROWS = [*ARITHMETIC, *SMOOTH, *PIECEWISE, *CONSTANT, *INTEGERS]

@@ -8,7 +8,7 @@ import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
 import numpy as np
 import scipy.special
-from op_table import Case, Row, apart, arrays, booleans, nonzero, over_axes, with_zeros
+from op_table import Case, Row, apart, arrays, booleans, integers, nonzero, over_axes, with_zeros
 
 keepdims = st.booleans()
 ORDS: list[Any] = [None, 0, 1, 2, 3, 2.5, 0.5, -1, np.inf, -np.inf]
@@ -64,10 +64,18 @@ ROWS = [
     Row("cumsum", over_axes(several=False)),
     Row("cumprod", over_axes(several=False)),
     Row("cumprod", over_axes(with_zeros, several=False), label="zeros"),
+    *(Row(name, over_axes(min_side=0, several=False), label="empty") for name in ("sum", "prod", "cumsum", "cumprod")),
     Row("argmax", over_axes(with_zeros, several=False, keepdims=keepdims), order=0),
     Row("argmin", over_axes(with_zeros, several=False, keepdims=keepdims), order=0),
     Row("any", over_axes(booleans, keepdims=keepdims), order=0),
     Row("all", over_axes(booleans, keepdims=keepdims), order=0),
+    *(
+        Row(name, over_axes(integers, several=False), order=0, label="integers")
+        for name in ("sum", "mean", "prod", "var", "std", "max", "min", "median", "cumsum", "cumprod", "any", "all")
+    ),
+    Row("logsumexp", over_axes(integers), scipy.special.logsumexp, order=0, label="integers"),
+    *(Row(name, over_axes(booleans), order=0, label="booleans") for name in ("sum", "mean", "max")),
+    Row("linalg.norm", over_axes(integers, several=False), order=0, label="integers"),
     Row("linalg.norm", over_axes(nonzero, several=False, none=False, keepdims=keepdims)),
     *(
         Row("linalg.norm", over_axes(nonzero, several=False, none=False, ord=st.just(p), keepdims=keepdims), label=f"ord {p}")
