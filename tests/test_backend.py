@@ -191,10 +191,17 @@ def test_a_raw_array_of_cupy_is_recognised_once_the_user_has_made_one():
         assert backend.array_module(x) is cupy
         assert backend.device_of(x) == "cuda:0"
         print(backend.devices())
+
+        import numpy
+        from tinygrad_seq import errors, ops
+        try:
+            ops.matmul(x, numpy.ones((3, 2), "float32"))  # CuPy refuses before it asks for a device
+        except errors.DeviceError as error:
+            print(str(error).splitlines()[0])
     """
     root = strict_cupy.__path__[0] + "/../.."
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], cwd=root, capture_output=True, text=True, timeout=120)
-    assert done.stdout.strip() == "['cpu', 'cuda']", done.stderr
+    assert done.stdout.splitlines() == ["['cpu', 'cuda']", "matmul: its arguments live on different devices"], done.stderr
 
 
 def test_importing_the_package_imports_no_cupy_and_no_scipy():
@@ -268,6 +275,16 @@ def test_arrays_of_two_devices_of_one_kind_mix_no_better():
     x, y = tensor(3, device="strict:0"), tensor(3, device="strict:1")
     with pytest.raises(DeviceError, match="strict:0(?s:.*)strict:1"):
         x + y
+
+
+def test_work_on_a_device_that_is_not_current_is_an_error_that_says_how_to_choose_it():
+    x = tensor(3, device="strict:1", name="x")
+    with pytest.raises(DeviceError, match=r"multiply(?s:.*)strict:1, which is not the current(?s:.*)Device\(1\)"):
+        x * x
+    with xp.cuda.Device(1):
+        y = (x * x).sum()
+        y.backward()
+    assert (y.device, x.grad.device) == ("strict:1", "strict:1")
 
 
 def test_a_device_index_into_a_host_tensor_is_an_error_and_a_host_index_is_moved():

@@ -107,6 +107,12 @@ def device_of(x: Any) -> str:
     return f"{name}:{x.device.id}"
 
 
+def computes(x: Array) -> bool:
+    """Whether the device of the array is the one that computes now; CuPy has a current device, NumPy but one."""
+    module = array_module(x)
+    return module is np or bool(module.cuda.Device().id == x.device.id)
+
+
 def _parsed(device: Any) -> tuple[str, int | None]:
     """'cuda:1' -> ('cuda', 1); an error for what names no device."""
     if isinstance(device, str):

@@ -104,10 +104,12 @@ def check_backward(node: Any, label: str, incoming: Iterable[Any], contribution:
             message(
                 f"{node.prim.name}: the first {found} of the backward pass, in the gradient of its argument {label}",
                 got=", ".join(
-                    f"{name} {errors.describe(x)}{_range(x)}" for name, x in zip(labels(node.prim, node.args), node.raw, strict=False)
+                    f"{name} {errors.describe(x)}{_range(x)}"
+                    for name, x in zip(labels(node.prim, node.args), node.raw, strict=False)
                 ),
                 where=str(node.frame or ""),
-                line=getattr(node, "source", None) or "recorded outside detect_anomaly(); record the graph inside it to see the line",
+                line=getattr(node, "source", None)
+                or "recorded outside detect_anomaly(); record the graph inside it to see the line",
             )
         )
 
@@ -152,6 +154,16 @@ def explain(prim: Any, args: Sequence[Any], inputs: list[Any], params: dict[str,
         return twins.wrong_call(prim.function, params, cause)
     arrays = [(name, x) for name, x in zip(names, inputs, strict=False) if backend.is_array(x)]
     devices = {backend.device_of(x) for _, x in arrays}
+    if len(devices) == 1 and not backend.computes(arrays[0][1]):
+        (device,) = devices
+        return DeviceError(
+            message(
+                f"{prim.name}: its arguments live on {device}, which is not the current device",
+                got=", ".join(f"{name} {errors.describe(x)}" for name, x in arrays),
+                where=where,
+                do=f"work inside `with cupy.cuda.Device({device.partition(':')[2]}):`",
+            )
+        )
     if len(devices) < 2:
         return errors.op_error(prim.name, names, inputs, params, cause, expects=prim.expects, where=where)
     return DeviceError(

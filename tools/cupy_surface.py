@@ -25,7 +25,9 @@ UFUNC_METHODS = ("accumulate", "at", "outer", "reduce", "reduceat")
 
 
 def parameters(f: Any) -> list[str] | None:
-    """The parameter names of a function; None where it takes any keyword, or does not say."""
+    """The parameter names of a function; None where it takes any keyword, does not say, or is NumPy's own."""
+    if (getattr(f, "__module__", None) or "").partition(".")[0] == "numpy":
+        return None
     try:
         given = inspect.signature(f).parameters.values()
     except (ValueError, TypeError):

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 
 from tinygrad_seq import backend
 
+from . import operators as operators
 from .array import StrictArray
 from .functions import xp
 from .rules import SURFACE, Device, no_syncs, syncs, uploads

@@ -5,13 +5,14 @@ A wrapper and not a subclass, so nothing of NumPy shows through: what CuPy has n
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
 
-from .rules import SCALARS, SURFACE, Device, check_call, check_dtype, current, quiet, syncs, uploads
+from .rules import SCALARS, Device, check_dtype, current, quiet, syncs, uploads
 
 # ---- In and out of the wrapper --------------------------------------------------------------------------
 
@@ -26,6 +27,8 @@ def wrap(x: Any) -> Any:
         root = x
         while isinstance(root.base, np.ndarray):
             root = root.base
+        if root is x and id(x) in _owners:
+            return _owners[id(x)]
         array = object.__new__(StrictArray)
         array._a = x
         if root is x:
@@ -188,7 +191,7 @@ class StrictArray:
         return self if changed is self._a else wrap(changed)
 
     def view(self, dtype: Any = None, type: Any = None) -> StrictArray:
-        if type is not None or (isinstance(dtype, __builtins_type__) and issubclass(dtype, np.ndarray)):
+        if type is not None or (inspect.isclass(dtype) and issubclass(dtype, np.ndarray)):
             raise TypeError("view: the class of a device array cannot be changed")
         check_dtype(dtype)
         return wrap(self._a.view() if dtype is None else self._a.view(dtype))
@@ -238,7 +241,7 @@ class StrictArray:
     # NumPy's functions called on a device array are passed on to the twin, where there is one
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
-        twin = getattr(_functions(), ufunc.__name__, None)
+        twin = getattr(functions(), ufunc.__name__, None)
         if twin is None or any(
             hasattr(x, "__array_ufunc__") and not isinstance(x, (StrictArray, np.ndarray, *SCALARS)) for x in inputs
         ):
@@ -252,13 +255,10 @@ class StrictArray:
     def __array_function__(self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any) -> Any:
         if not all(issubclass(kind, (StrictArray, np.ndarray)) for kind in types):
             return NotImplemented
-        twin: Any = _functions()
+        twin: Any = functions()
         for name in [*function.__module__.split(".")[1:], function.__name__]:
             twin = getattr(twin, name, None)
         return NotImplemented if twin is None else twin(*args, **kwargs)
-
-
-__builtins_type__ = type  # `view` has a parameter of this name
 
 
 class Pointer:
@@ -271,10 +271,10 @@ class Pointer:
 class Flags:
     """`a.flags`: CuPy knows three; nothing is ever read-only on a device."""
 
+    __slots__ = ("c_contiguous", "f_contiguous", "owndata")
+
     def __init__(self, a: np.ndarray, owner: StrictArray | None):
         self.c_contiguous, self.f_contiguous, self.owndata = (a.flags.c_contiguous, a.flags.f_contiguous, owner is None)
-
-    __slots__ = ("c_contiguous", "f_contiguous", "owndata")
 
     def __getitem__(self, name: str) -> bool:
         return getattr(self, name.lower())
@@ -308,54 +308,7 @@ def _on_device(a: np.ndarray) -> StrictArray:
     return wrap(a)
 
 
-def _functions() -> Any:
+def functions() -> Any:
     from . import xp
 
     return xp
-
-
-# ---- The other methods, and the operators ---------------------------------------------------------------
-
-
-def _method(name: str, parameters: list[str]) -> Callable[..., Any]:
-    def call(self: StrictArray, *args: Any, **kwargs: Any) -> Any:
-        check_call(name, parameters, args, kwargs)
-        out = kwargs.get("out")
-        with quiet():
-            result = getattr(strip(self, name), name)(*strip(args, name), **{k: strip(v, name) for k, v in kwargs.items()})
-        return out if out is not None else wrap(result)
-
-    call.__name__ = name
-    return call
-
-
-def _operator(ufunc: str, *, swapped: bool = False, in_place: bool = False) -> Callable[..., Any]:
-    def call(self: StrictArray, other: Any) -> Any:
-        rival = getattr(other, "__array_ufunc__", _functions)  # _functions: it has none
-        if not isinstance(other, StrictArray) and not isinstance(other, SCALARS) and not in_place:
-            if rival is None:
-                return NotImplemented
-            if rival is not _functions:  # a Tensor, say: NumPy's protocol decides
-                return getattr(np, ufunc)(*((other, self) if swapped else (self, other)))
-        f = getattr(_functions(), ufunc)
-        return f(self, other, out=self) if in_place else f(*((other, self) if swapped else (self, other)))
-
-    return call
-
-
-OPERATORS = {
-    "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "true_divide", "floordiv": "floor_divide", "mod": "remainder",
-    "pow": "power", "matmul": "matmul", "divmod": "divmod", "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor",
-    "lshift": "left_shift", "rshift": "right_shift",
-    "lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal", "eq": "equal", "ne": "not_equal",
-}  # fmt: skip
-
-for _name, _ufunc in OPERATORS.items():
-    for _prefix, _how in (("", {}), ("r", {"swapped": True}), ("i", {"in_place": True})):
-        if f"__{_prefix}{_name}__" in SURFACE["operators"]:
-            setattr(StrictArray, f"__{_prefix}{_name}__", _operator(_ufunc, **_how))
-for _name, _ufunc in {"neg": "negative", "pos": "positive", "abs": "absolute", "invert": "invert"}.items():
-    setattr(StrictArray, f"__{_name}__", lambda x, _ufunc=_ufunc: getattr(_functions(), _ufunc)(x))
-for _name, _parameters in SURFACE["ndarray"].items():
-    if _parameters is not None and _name not in vars(StrictArray) and hasattr(np.ndarray, _name):
-        setattr(StrictArray, _name, _method(_name, _parameters))
