@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 import tinygrad_seq as tg
+from tinygrad_seq import twins
 from tinygrad_seq.frames import thread
 
 F = tg.nn.functional
@@ -351,6 +353,33 @@ def test_every_error_of_ours_is_also_a_builtin() -> None:
     for kind in kinds[1:]:
         assert any(base.__module__ in ("builtins", "numpy.linalg") and base is not Exception for base in kind.__mro__[1:-3]), kind
     assert len(kinds) > 8
+
+
+# ---- One spelling each -----------------------------------------------------------------------------------------------------------------
+
+TABLES = {"NAMES": twins.NAMES, "FUNCTIONS": twins.FUNCTIONS, "METHODS": twins.METHODS}
+TWINS = [(table, name, twin) for table, names in TABLES.items() for name, twin in names.items()]
+
+
+@pytest.mark.parametrize(("table", "name", "twin"), TWINS, ids=lambda part: str(part)[:20])
+def test_a_name_of_pytorch_is_not_there_and_its_twin_is(table: str, name: str, twin: str) -> None:
+    x = tg.ones(3)
+    for owner, tables in ((tg, ("NAMES", "FUNCTIONS")), (x, ("NAMES", "METHODS"))):
+        if table in tables:
+            with pytest.raises(tg.errors.UnknownNameError, match=re.escape(twin)):
+                getattr(owner, name)
+    for path in re.findall(r"\btg\.([\w.]+)", twin):
+        attribute: Any = tg
+        for part in path.rstrip(".").split("."):
+            attribute = getattr(attribute, part)
+    for part in re.findall(r"\bx\.(\w+)", twin):
+        assert hasattr(x, part)
+
+
+@pytest.mark.parametrize(("theirs", "ours"), twins.KEYWORDS.items())
+def test_a_keyword_of_pytorch_is_explained(theirs: str, ours: str) -> None:
+    with pytest.raises(tg.errors.ArgumentError, match=f"{theirs}= is called {ours}= here"):
+        tg.sum(tg.ones(3), **{theirs: 0})
 
 
 if __name__ == "__main__":

@@ -6,10 +6,10 @@ Arrays and their ops follow NumPy's names (`tg.concatenate`, `axis=`, `keepdims=
 `tg.optim.Adam`). Ops take bare arrays as well as Tensors: arrays in, array out; a Tensor among them, a Tensor out.
 """
 
-from __future__ import annotations
-
-import importlib
-from typing import TYPE_CHECKING, Any
+import importlib as _importlib
+import sys as _sys
+import types as _types
+import typing as _typing
 
 from numpy import (
     bool_ as bool_, float16 as float16, float32 as float32, float64 as float64, inf as inf, int8 as int8, int16 as int16, int32 as int32,
@@ -33,15 +33,15 @@ from .ops import (
     concatenate, copy as copy, cos as cos, cosh as cosh, cumprod as cumprod, cumsum as cumsum, diag as diag, diagonal as
     diagonal, divide as divide, dot as dot, einsum as einsum, equal as equal, erf as erf, exp as exp, exp2 as exp2, expand_dims
     as expand_dims, expm1 as expm1, flip as flip, floor as floor, floor_divide as floor_divide, fmax as fmax, fmin as fmin,
-    greater as greater, greater_equal as greater_equal, hypot as hypot, index_add as index_add, index_put as index_put,
-    inner as inner, isfinite as isfinite, isinf as isinf, isnan as isnan, less as less, less_equal as less_equal, log as log, log10 as log10, log1p as
-    log1p, log2 as log2, logaddexp as logaddexp, logical_and as logical_and, logical_not as logical_not, logical_or as
-    logical_or, logical_xor as logical_xor, logsumexp as logsumexp, masked_fill as masked_fill, matmul as matmul, max as max,
-    maximum as maximum, mean as mean, median as median, min as min, minimum as minimum, moveaxis as moveaxis, multiply as
-    multiply, negative as negative, not_equal as not_equal, one_hot as one_hot, outer as outer, pad as pad, power as power, prod
-    as prod, ravel as ravel, reciprocal as reciprocal, remainder as remainder, repeat as repeat, reshape as reshape, roll as
-    roll, round as round, sigmoid as sigmoid, sign as sign, sin as sin, sinh as sinh, sort as sort, split as split, sqrt as
-    sqrt, square as square, squeeze as squeeze, stack as stack, std as std, subtract as subtract, sum as sum, swapaxes as
+    greater as greater, greater_equal as greater_equal, hypot as hypot, index_add as index_add, index_put as index_put, inner as
+    inner, isfinite as isfinite, isinf as isinf, isnan as isnan, less as less, less_equal as less_equal, log as log, log10 as
+    log10, log1p as log1p, log2 as log2, logaddexp as logaddexp, logical_and as logical_and, logical_not as logical_not,
+    logical_or as logical_or, logical_xor as logical_xor, logsumexp as logsumexp, masked_fill as masked_fill, matmul as matmul,
+    max as max, maximum as maximum, mean as mean, median as median, min as min, minimum as minimum, moveaxis as moveaxis,
+    multiply as multiply, negative as negative, not_equal as not_equal, one_hot as one_hot, outer as outer, pad as pad, power as
+    power, prod as prod, ravel as ravel, reciprocal as reciprocal, remainder as remainder, repeat as repeat, reshape as reshape,
+    roll as roll, round as round, sigmoid as sigmoid, sign as sign, sin as sin, sinh as sinh, sort as sort, split as split, sqrt
+    as sqrt, square as square, squeeze as squeeze, stack as stack, std as std, subtract as subtract, sum as sum, swapaxes as
     swapaxes, take as take, take_along_axis as take_along_axis, tan as tan, tanh as tanh, tensordot as tensordot, tile as tile,
     topk as topk, trace as trace, transpose as transpose, tril as tril, triu as triu, trunc as trunc, unstack as unstack, var as
     var, where as where,
@@ -56,33 +56,32 @@ from .creation import (
 from .transforms import (
     hessian as hessian, hvp as hvp, jacobian as jacobian, jvp as jvp, vjp as vjp,
 )  # fmt: skip
+from .fused import fused as fused
 from .recompute import recompute as recompute
 from .scan import scan as scan
 
 __version__ = "0.1.0"
 
-if TYPE_CHECKING:
-    from . import data as data, nn as nn, optim as optim, viz as viz
-    from .viz import Drawing as Drawing, draw as draw
+if _typing.TYPE_CHECKING:
+    from . import data as data, nn as nn, optim as optim, testing as testing, viz as viz
+    from .viz import draw as draw
 
-_LAZY = {  # name -> the module that it is, or is in
-    "data": "data", "nn": "nn", "optim": "optim", "viz": "viz", "draw": "viz", "Drawing": "viz",
-}  # fmt: skip
+_LAZY = {"data": "data", "draw": "viz", "nn": "nn", "optim": "optim", "testing": "testing", "viz": "viz"}  # name -> its module
+_NAMESPACES = ("errors", "linalg", "random")  # modules that users call into; the others are for reading
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _typing.Any:
     home = _LAZY.get(name)
     if home is None:
-        _twins.no_such_function(name, importlib.import_module(__name__))
-    module = importlib.import_module(f"{__name__}.{home}")
+        _twins.no_such_function(name, _sys.modules[__name__])
+    module = _importlib.import_module(f"{__name__}.{home}")
     globals()[name] = found = module if name == home else getattr(module, name)
     return found
 
 
 def __dir__() -> list[str]:
-    private = ("TYPE_CHECKING", "Any", "annotations", "importlib")
-    modules = ("autodiff", "backend", "frames", "graph", "guards", "reads", "ops", "twins")  # for reading, not for calling
-    return sorted({name for name in globals() if name not in private + modules} | set(_LAZY))
+    public = {name for name, value in globals().items() if name[0] != "_" and not isinstance(value, _types.ModuleType)}
+    return sorted({*public, *_NAMESPACES, *_LAZY, "__version__"})
 
 
 for _module in (_creation, random):

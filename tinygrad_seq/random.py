@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,9 +16,12 @@ from .errors import ArgumentError, describe, message, op_error
 from .tensor import DEFAULT_DTYPE, Tensor, to_dtype
 
 Size = int | Sequence[int] | None
-Rng = np.random.Generator | int | None
+if TYPE_CHECKING:
+    Rng = np.random.Generator | int | None
+else:
+    Rng = Any  # NumPy imports its generators when they are first asked for, and so do we
 
-_default = np.random.default_rng()
+_default: np.random.Generator | None = None  # made when first drawn from
 
 # ---- Generators -------------------------------------------------------------------------------------------------------------------
 
@@ -33,7 +36,9 @@ def seed(value: int) -> None:
 
 def generator(rng: Rng = None) -> np.random.Generator:
     """The generator to draw from: `rng` itself, a new one seeded with an int, or the default one."""
+    global _default
     if rng is None:
+        _default = _default or np.random.default_rng()
         return _default
     if isinstance(rng, np.random.Generator):
         return rng
