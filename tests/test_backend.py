@@ -193,7 +193,9 @@ def test_a_raw_array_of_cupy_is_recognised_once_the_user_has_made_one():
         print(backend.devices())
 
         import numpy
-        from tinygrad_seq import errors, ops
+        from tinygrad_seq import errors, guards, ops
+        assert guards.owner(x[1:][0]) is guards.owner(x.T) is x
+        guards.wrote(x[1:])
         try:
             ops.matmul(x, numpy.ones((3, 2), "float32"))  # CuPy refuses before it asks for a device
         except errors.DeviceError as error:
