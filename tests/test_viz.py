@@ -101,7 +101,6 @@ def visible_edges(dot):
     return re.findall(r'^  "([^"]+)" -> "([^"]+)"(?! \[style=invis)', dot, re.M)
 
 
-
 # ---- The picture is the tape ------------------------------------------------------------------------------------------------------
 
 
@@ -131,7 +130,9 @@ def test_the_sum_of_the_losses_has_one_edge_per_step():
 
 def test_every_use_of_a_weight_is_a_copy_of_its_own_in_one_colour():
     loss = elman(T=4)
-    uses = Counter(n.notes_of(0).name for node in tg.toposort([loss]) for n in map(node_of, node.args) if n is not None and n.prim is None)
+    uses = Counter(
+        n.notes_of(0).name for node in tg.toposort([loss]) for n in map(node_of, node.args) if n is not None and n.prim is None
+    )
     boxes = [box for box in read([loss]).boxes.values() if box.kind == "weight"]
     assert Counter(box.label for box in boxes) == uses == Counter(W_x=4, W_h=4, b=4, W_y=4)
     fills = {(label, fill) for label, fill in re.findall(r'label="(W_x|W_h|b|W_y)" fillcolor="(#\w{6})"', draw(loss).dot)}
@@ -308,7 +309,9 @@ def svg_of(dot, kind="svg"):
 def layout(dot):
     """The columns from left to right, the nodes as boxes (left, bottom, right, top), and the ids of visible nodes."""
     objects = json.loads(svg_of(dot, "json0"))["objects"]
-    clusters = sorted((float(o["bb"].split(",")[0]), float(o["bb"].split(",")[2]), int(o["name"].split("_")[1])) for o in objects if "bb" in o)
+    clusters = sorted(
+        (float(o["bb"].split(",")[0]), float(o["bb"].split(",")[2]), int(o["name"].split("_")[1])) for o in objects if "bb" in o
+    )
     boxes = {}
     for o in objects:
         if "pos" in o and o.get("style") != "invis":

@@ -66,7 +66,8 @@ def dot_text(picture: Picture, *, shapes: bool = False, title: str | None = None
     for column in picture.columns:
         lines += _cluster(picture, column, columns[column], shapes, flow)
     lines += [_box(picture, box, shapes, flow) for box in columns[None]]
-    lines += [_edge(picture, edge, flow) for edge in picture.edges]
+    on_rails = {id for rail in picture.rails for id in rail}
+    lines += [_edge(picture, edge, on_rails, flow) for edge in picture.edges]
     lines += _ranks(picture)
     return "\n".join([*lines, "}", ""])
 
@@ -133,7 +134,7 @@ def _round(label: str) -> dict[str, object]:
 # ---- Edges --------------------------------------------------------------------------------------------------------------------
 
 
-def _edge(picture: Picture, edge: Edge, flow: Flow | None) -> str:
+def _edge(picture: Picture, edge: Edge, on_rails: set[str], flow: Flow | None) -> str:
     """An edge, spelled so that dot lays it out as meant; `backwards` says that the spelling runs against the arrow."""
     look: dict[str, object] = {}
     backwards = False
@@ -152,7 +153,9 @@ def _edge(picture: Picture, edge: Edge, flow: Flow | None) -> str:
     elif edge.kind == "more":
         look = {"style": "dashed", "color": f'"{LINE}"'}
     elif edge.spine:
-        look = {"weight": 20}
+        look = {"weight": 5 if edge.target in on_rails else 20}  # what slack there is, is below the rail
+    elif edge.flat:
+        backwards, look = True, {"minlen": 3}
     arrow = "back" if backwards else None
     if flow is not None:
         norm = flow.edge(edge, target)
@@ -185,6 +188,7 @@ def _ranks(picture: Picture) -> list[str]:
         if len(row) > 1
     ]
     lines += ["  { rank=same; " + " ".join(f'"{id}";' for id in rail) + " }" for rail in picture.rails if len(rail) > 1]
+    lines += [f'  {{ rank=same; "{edge.target}"; "{edge.source}"; }}' for edge in picture.edges if edge.flat]
     return lines + [f'  "{id}" -> "{picture.rows[0][0]}" [style=invis];' for id in picture.below if picture.columns]
 
 

@@ -40,6 +40,7 @@ class Loops:
         self.sums = self._fold_sums()
         self.totals = set(self.sums.values())
         self.roles = self._roles()
+        self.named = Counter((role, node.notes_of(0).name) for node, role in self.roles.items())
         self.state_of: dict[Use, State] = {}
         self.states = self._states()
         self.producers = {node for state in self.states for node in state.producers.values()}

@@ -38,6 +38,7 @@ class Edge:
     family: int = 0
     use: Use | None = None
     spine: bool = False  # from the op that its target waits for: these are drawn straight
+    flat: bool = False  # from a leaf that stands on the right of its op
 
 
 @dataclass

@@ -31,6 +31,11 @@ def _spines(picture: Picture) -> dict[str, int]:
         height = level.get(edge.source, 0) + 1
         if height > level.get(edge.target, 0):
             level[edge.target], longest[edge.target] = height, edge
+    after: dict[str, list[Edge]] = defaultdict(list)
+    for edge in picture.edges:
+        if edge.kind == "plain" and picture.boxes[edge.target].column is None and picture.boxes[edge.source].kind in OPS:
+            after[edge.target].append(edge)
+    longest |= {id: edges[0] for id, edges in after.items() if len(edges) == 1}  # what follows one step stands above it
     for edge in longest.values():
         edge.spine = True
     return level
@@ -104,15 +109,22 @@ def _rows(picture: Picture, level: dict[str, int]) -> None:
 
 
 def _beside(picture: Picture) -> None:
-    """The leaves of an op stand to the right of the op that it waits for."""
+    """Leaves stand to the right of the op that their own op waits for; on its left where a state leaves that op on the right."""
+    boxes = picture.boxes
     on_rails = {id for rail in picture.rails for id in rail}
+    turning = {e.source for e in picture.edges if e.kind == "carry" and picture.states[e.family].towards > 0}
     uses = Counter(e.source for e in picture.edges)
     leaves = _leaves_of(picture)
+    above: set[str] = set()  # the first ops above a column: their leaves would stand outside of it, so they stand beside them
     for edge in picture.edges:
-        if edge.spine and not {edge.source, edge.target} & on_rails:
-            ids = [id for id in leaves[edge.target] if uses[id] == 1]
-            if ids:
-                picture.beside.append([edge.source, *ids])
+        ids = [id for id in leaves[edge.target] if uses[id] == 1]
+        if edge.spine and ids and not {edge.source, edge.target} & on_rails:
+            if boxes[edge.source].column == boxes[edge.target].column:
+                picture.beside.append([*ids, edge.source] if edge.source in turning else [edge.source, *ids])
+            else:
+                above.add(edge.target)
+    for edge in picture.edges:
+        edge.flat = edge.target in above and uses[edge.source] == 1 and boxes[edge.source].kind in LEAVES
 
 
 def _leaves_of(picture: Picture) -> dict[str, list[str]]:

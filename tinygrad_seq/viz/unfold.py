@@ -70,8 +70,9 @@ class _Unfolding:
         return f"n{self.loops.index[self.loops.sums.get(node, node)]}" if self._shown(node) else "more"
 
     def _op(self, node: Node) -> None:
-        loops, given = self.loops, node.notes_of(0).name
-        time = loops.times.get(node)
+        loops, given, time = self.loops, node.notes_of(0).name, self.loops.times.get(node)
+        if given and time is not None and loops.named[loops.roles[node], given] > 1:
+            given += names.below(time)  # y in every step is y₁, y₂, ...
         label = symbol = "Σ" if node in loops.totals else self._symbol(node)
         kind, after = "op", [user for user, _ in loops.users[node]]
         if node in loops.outputs:
