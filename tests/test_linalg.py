@@ -61,6 +61,15 @@ def test_matmul_names_both_shapes_when_they_do_not_fit():
         leaf(2, 3) @ 2.0
 
 
+def test_a_list_among_the_arguments_is_a_constant_array():
+    a, listed = leaf(2, 2), [1.0, 2.0]
+    for op, order in ((tg.matmul, 1), (tg.linalg.solve, 2), (tg.inner, 1), (tg.multiply, 1)):
+        check_grads(lambda a, op=op: op(a, listed), (a,), order=order)
+    y = a @ listed
+    listed[:] = [0.0, 0.0]
+    assert_close(tg.grad(y.sum(), a), np.array([[1.0, 2.0], [1.0, 2.0]]))
+
+
 def test_tensordot_refuses_axes_of_different_sizes():
     with pytest.raises(ShapeError, match=r"(?s)do not match.*over axes \[1\]"):
         tg.tensordot(leaf(2, 3), leaf(2, 3), 1)

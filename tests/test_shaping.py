@@ -259,3 +259,17 @@ def test_float32_stays_float32():
         y = call(x)
         assert y.dtype == np.float32
         assert tg.grad(y[np.isfinite(y.numpy())].sum(), x).dtype == np.float32
+
+
+def test_numbers_and_nested_lists_are_arrays_as_in_numpy():
+    rows, vector = [[3.0, 1.0], [2.0, 5.0]], [2.0, 1.0]
+    for name, *args in [
+        ("swapaxes", rows, 0, 1), ("repeat", rows, [1, 2], 0), ("pad", vector, 1), ("diag", vector), ("diagonal", rows), ("tril", rows),
+        ("copy", rows), ("take", rows, [1]), ("sort", vector), ("argsort", vector), ("flip", vector), ("tile", vector, 2),
+        ("matmul", rows, rows), ("inner", rows, rows), ("dot", rows, vector), ("tensordot", rows, rows), ("outer", vector, vector),
+        ("einsum", "ij,j->i", rows, vector), ("trace", rows), ("concatenate", [vector, vector]), ("stack", [vector, vector]),
+    ]:  # fmt: skip
+        assert_close(getattr(ops, name)(*args), np.asarray(getattr(np, name)(*args)))
+    x = leaf(2)
+    assert_close(tg.grad(tg.concatenate([vector, x, [1.0]]).sum(), x), np.ones(2))
+    assert [piece.tolist() for piece in tg.split(vector, 2)] == [[2.0], [1.0]]

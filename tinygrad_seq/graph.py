@@ -15,7 +15,7 @@ import numpy as np
 from numpy import ndarray
 
 from . import backend, errors
-from .errors import GraphError, message
+from .errors import NOTHING, GraphError, message
 from .frames import Frame, Modes, thread, tick
 from .guards import check_forward, check_unwritten, explain, foreign, user_line
 from .reads import reads
@@ -322,7 +322,7 @@ def _general(prim: Primitive) -> Callable[..., Any]:
                     tracked |= bit
                     sources.append(node if type(node) is Node else Output(node, a._index))
             else:
-                bare = bare or type(a) in array_types
+                bare = bare or type(a) in array_types or isinstance(a, (list, tuple))
                 inputs.append(a)
                 sources.append(a)
             bit = bit << 1 & 255 or 128  # the arguments of a variadic op from the eighth on share a bit
@@ -348,16 +348,6 @@ def _general(prim: Primitive) -> Callable[..., Any]:
         return record(prim, sources, inputs, params, out, keep_out, modes)
 
     return call
-
-
-class _Nothing:
-    """An argument that the caller forgot: the op itself explains it."""
-
-    def __repr__(self) -> str:
-        return "nothing"
-
-
-NOTHING = _Nothing()
 
 
 def _unary(prim: Primitive) -> Callable[..., Any]:
@@ -426,9 +416,11 @@ def _binary(prim: Primitive) -> Callable[..., Any]:
 
 
 def _as_it_is_now(x: Any) -> Any:
-    """A bare array that its owner may write to, copied: the tape needs it as it is now. A number as it is."""
+    """A bare array that its owner may write to, copied: the tape needs it as it is now. A list as an array, a number as it is."""
     if type(x) is ndarray:
         return x.copy() if x.flags.writeable else x
+    if isinstance(x, (list, tuple)):
+        return np.array(x)
     return x.copy() if type(x) in backend.array_types else x
 
 

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from string import ascii_letters
 from typing import Any, NoReturn
 
-from .. import backend
 from ..errors import ShapeError, message
-from ..graph import backward_of, primitive, raw
+from ..graph import backward_of, primitive
+from .joining import as_array
 from .reduction import sum
 from .shaping import diagonal, squeeze, transpose
 
@@ -27,6 +27,7 @@ def einsum(subscripts: str, *operands: Any) -> Any:
     alphabetical order. `...` stands for further axes, which broadcast. A letter that one operand has twice reads its diagonal.
     More than two operands are multiplied from left to right.
     """
+    operands = tuple(map(as_array, operands))
     terms, output = _parse(subscripts, operands)
     size = _sizes(subscripts, terms, operands)
     pairs = [_each_letter_once(letters, x, size) for letters, x in zip(terms, operands, strict=True)]
@@ -106,7 +107,7 @@ def _parse(subscripts: str, operands: Sequence[Any]) -> tuple[list[str], str]:
     free = [letter for letter in reversed(ascii_letters) if letter not in subscripts]
     widest = ""
     for i, (term, x) in enumerate(zip(inputs, operands, strict=True)):
-        extra = raw(x).ndim - len(term.replace("...", "", 1))
+        extra = x.ndim - len(term.replace("...", "", 1))
         if extra < 0 or (extra and "..." not in term):
             _refuse(subscripts, operands, f"{term!r} does not name the {x.ndim} axes of operand {i}")
         letters = "".join(reversed(free[:extra])) if "..." in term else ""
@@ -137,5 +138,5 @@ def _sizes(subscripts: str, terms: Sequence[str], operands: Sequence[Any]) -> di
 
 
 def _refuse(subscripts: Any, operands: Sequence[Any], why: str) -> NoReturn:
-    shapes = ", ".join(str(tuple(raw(x).shape)) for x in operands if backend.is_array(raw(x)))
+    shapes = ", ".join(str(tuple(x.shape)) for x in operands)
     raise ShapeError(message(f"einsum: {why}", expected='for example "bnk,km->bnm"', got=f"{subscripts!r} for shapes {shapes}"))

@@ -18,7 +18,7 @@ from ..errors import ArgumentError, DeviceError, IndexError_, InPlaceError, Shap
 from ..frames import thread
 from ..graph import Deferred, Value, backward_of, defvjp, primitive, raw
 from .broadcast import elementwise, sum_to
-from .joining import place
+from .joining import as_array, place
 from .piecewise import where
 
 # ---- Keys ----------------------------------------------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ class Slice(Deferred):
 @primitive
 def _sum_of_slices(*gs: Any, keys: list[Any], shape: tuple[int, ...]) -> Any:
     total = backend.array_module(*gs).zeros(shape, gs[0].dtype)
-    for key, g in zip(keys, gs):  # noqa: B905 (both come from one list)
+    for key, g in zip(keys, gs, strict=True):
         _add_at(total, key, g)
     return total
 
@@ -175,6 +175,7 @@ defvjp(_take, lambda g, y, x, indices, axis: Slice(((*_lead(axis, x.ndim), indic
 
 def take(x: Any, indices: Any, axis: int | None = None) -> Any:
     """The elements at the integer `indices` along an axis, which the axes of `indices` replace; without an axis those of x in one row."""
+    x = as_array(x)
     if axis is None:
         x, axis = x.reshape(-1), 0
     return _take(x, _key(x, indices), axis)
@@ -198,6 +199,7 @@ defvjp(_take_along_axis, lambda g, y, x, indices, axis: Slice((_along(indices, a
 
 def take_along_axis(x: Any, indices: Any, axis: int = -1) -> Any:
     """y[..., i, ...] = x[..., indices[..., i, ...], ...]: one choice along the axis for each place, as `argsort` returns them."""
+    x = as_array(x)
     return _take_along_axis(x, _key(x, indices), axis)
 
 
@@ -232,6 +234,7 @@ defvjp(_index_add, lambda g, y, x, v, key: g, lambda g, y, x, v, key: sum_to(_ge
 
 def index_put(x: Any, key: Any, v: Any) -> Any:
     """A copy of x in which x[key] is v. A key that names a place twice is refused: which v would win?"""
+    x = as_array(x)
     key = _key(x, key, v)
     if not (_is_basic(key) or _is_mask(key)):
         array = raw(x)
@@ -250,6 +253,7 @@ def index_put(x: Any, key: Any, v: Any) -> Any:
 
 def index_add(x: Any, key: Any, v: Any) -> Any:
     """A copy of x in which v is added to x[key]; a place that the key names twice receives both."""
+    x = as_array(x)
     return _index_add(x, v, _key(x, key, v))
 
 
@@ -298,6 +302,7 @@ def argsort(x: Any, /, axis: int = -1) -> Any:
 @primitive(saves=True)
 def sort(x: Any, /, axis: int = -1) -> Any:
     """The elements in ascending order along an axis; equals keep their order, NaN comes last."""
+    x = as_array(x)
     order = np.argsort(x, axis, kind="stable")
     return np.take_along_axis(x, order, axis), order
 
@@ -320,5 +325,6 @@ def _topk(x: Any, /, k: int, axis: int, largest: bool) -> Any:
 
 def topk(x: Any, k: int, axis: int = -1, largest: bool = True) -> tuple[Any, Any]:
     """The k largest (or smallest) elements along an axis, best first, and their places. Of equals the first comes first."""
+    x = as_array(x)
     indices = _topk(x, k, axis, largest)
     return take_along_axis(x, indices, axis), indices

@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import backend
 from ..errors import AxisError, ShapeError, message
-from ..graph import backward_of, primitive, raw
+from ..graph import Value, backward_of, primitive, raw
 
 
 @primitive(expects="arrays that agree in every axis but the one that is joined")
@@ -50,10 +50,10 @@ def stack(arrays: Iterable[Any], axis: int = 0) -> Any:
 
 
 def _some(who: str, arrays: Iterable[Any]) -> list[Any]:
-    arrays = list(arrays)
-    if not arrays:
+    several = [as_array(x) for x in arrays]
+    if not several:
         raise ShapeError(message(f"{who}: no arrays", expected="at least one"))
-    return arrays
+    return several
 
 
 @primitive(multiple=True)
@@ -84,6 +84,7 @@ def split(x: Any, indices_or_sections: int | Sequence[int], axis: int = 0) -> tu
 
     3 -> three sections of one length; (2, 5) -> x[:2], x[2:5], x[5:].
     """
+    x = as_array(x)
     n = x.shape[place("split", axis, x.ndim)]
     if isinstance(indices_or_sections, (int, np.integer)) and indices_or_sections > 0 and n % indices_or_sections:
         raise ShapeError(
@@ -98,6 +99,7 @@ def split(x: Any, indices_or_sections: int | Sequence[int], axis: int = 0) -> tu
 
 def array_split(x: Any, indices_or_sections: int | Sequence[int], axis: int = 0) -> tuple[Any, ...]:
     """As `split`, but the first sections may be longer by one than the last."""
+    x = as_array(x)
     return _cut("array_split", x, indices_or_sections, axis, x.shape[place("array_split", axis, x.ndim)])
 
 
@@ -125,6 +127,11 @@ def _arrived(gs: Sequence[Any], shapes: Sequence[tuple[int, ...]]) -> list[Any]:
     zero = backend.array_module(known).zeros((), known.dtype)
     zeros = cache(lambda shape: np.broadcast_to(zero, shape))
     return [zeros(shape) if g is None else g for g, shape in zip(gs, shapes, strict=True)]
+
+
+def as_array(x: Any) -> Any:
+    """x itself if it is an array or a value; a number or a nested list as NumPy's array of it."""
+    return x if isinstance(x, Value) or backend.is_array(x) else np.asarray(x)
 
 
 def place(who: str, axis: int, ndim: int) -> int:

@@ -14,6 +14,7 @@ from ..errors import LinearAlgebraError, message
 from ..graph import backward_of, defvjp, primitive, raw
 from .broadcast import broadcast_to, sum_to
 from .einsum import einsum as einsum
+from .joining import as_array
 from .products import dot as dot
 from .products import matmul as matmul
 from .products import outer as outer
@@ -43,6 +44,7 @@ defvjp(inv, lambda g, y, x: -matmul(matmul(_transposed(y), g), _transposed(y)))
 @primitive(expects="a (..., n, n) and b (..., n, k), or one vector b (n,)")
 def solve(a: Any, b: Any) -> Any:
     """The solution x of a x = b, for the columns of b, or for b itself where it has one axis."""
+    a, b = as_array(a), as_array(b)
     columns = _columns(b, b.ndim)
     lead = np.broadcast_shapes(a.shape[:-2], columns.shape[:-2])
     x = np.linalg.solve(np.broadcast_to(a, lead + a.shape[-2:]), np.broadcast_to(columns, lead + columns.shape[-2:]))

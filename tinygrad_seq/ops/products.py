@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import ShapeError, message
-from ..graph import Deferred, defvjp, primitive, raw
+from ..graph import Deferred, defvjp, primitive
 from .broadcast import sum_to
 from .elementwise import multiply
-from .joining import concatenate
+from .joining import as_array, concatenate
 from .reduction import sum
 from .shaping import diagonal, expand_dims, reshape, squeeze, swapaxes, transpose
 
@@ -20,9 +20,9 @@ from .shaping import diagonal, expand_dims, reshape, squeeze, swapaxes, transpos
 @primitive(expects="a (..., n, k) and b (..., k, m), or vectors (k,), leading axes broadcast")
 def matmul(a: Any, b: Any) -> Any:
     """Matrix product a @ b: of vectors, matrices, or stacks of matrices whose leading axes broadcast."""
-    if a.ndim > 2 and b.ndim == 2:  # a stack of matrices times one matrix is one product of all their rows
+    if getattr(a, "ndim", 0) > 2 and getattr(b, "ndim", 0) == 2:  # one product of all rows in the stack
         return (a.reshape(math.prod(a.shape[:-1]), a.shape[-1]) @ b).reshape(*a.shape[:-1], b.shape[1])
-    return a @ b
+    return np.matmul(a, b)
 
 
 class _Product(Deferred):
@@ -85,10 +85,10 @@ def inner(a: Any, b: Any) -> Any:
 
     (..., k) and (m, k) -> (..., m): the a @ b^T of a layer with the weight b, whose uses over time are multiplied as one product.
     """
-    a_ndim, b_ndim = np.ndim(raw(a)), np.ndim(raw(b))
-    if not a_ndim or not b_ndim:
+    a, b = as_array(a), as_array(b)
+    if not a.ndim or not b.ndim:
         return multiply(a, b)
-    return _inner(a, b) if b_ndim == 2 else tensordot(a, b, (-1, -1))
+    return _inner(a, b) if b.ndim == 2 else tensordot(a, b, (-1, -1))
 
 
 def dot(a: Any, b: Any) -> Any:
@@ -96,10 +96,10 @@ def dot(a: Any, b: Any) -> Any:
 
     (..., n, k) . (..., k, m) -> (..., n, ..., m), so for matrices and vectors it is `matmul`.
     """
-    a_ndim, b_ndim = np.ndim(raw(a)), np.ndim(raw(b))
-    if not a_ndim or not b_ndim:
+    a, b = as_array(a), as_array(b)
+    if not a.ndim or not b.ndim:
         return multiply(a, b)
-    return matmul(a, b) if b_ndim <= 2 else tensordot(a, b, (-1, -2))
+    return matmul(a, b) if b.ndim <= 2 else tensordot(a, b, (-1, -2))
 
 
 def outer(a: Any, b: Any) -> Any:
@@ -112,6 +112,7 @@ def tensordot(a: Any, b: Any, axes: int | Sequence[int | Sequence[int]] = 2) -> 
 
     axes: how many of the last axes of a meet as many of the first of b; or (axes of a, axes of b).
     """
+    a, b = as_array(a), as_array(b)
     if isinstance(axes, (int, np.integer)):
         left, right = list(range(a.ndim - axes, a.ndim)), list(range(axes))
     else:

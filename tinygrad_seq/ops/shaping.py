@@ -15,7 +15,7 @@ from ..errors import ArgumentError, ShapeError, message
 from ..graph import Value, box, defvjp, primitive, raw
 from .broadcast import sum_to
 from .indexing import Slice, take
-from .joining import place
+from .joining import as_array, place
 
 Axis = int | tuple[int, ...] | None
 
@@ -58,7 +58,7 @@ defvjp(transpose, _transpose_back)
 @primitive
 def swapaxes(x: Any, /, axis1: int, axis2: int) -> Any:
     """Two axes exchanged."""
-    return x.swapaxes(axis1, axis2)
+    return np.swapaxes(x, axis1, axis2)
 
 
 defvjp(swapaxes, lambda g, y, x, axis1, axis2: swapaxes(g, axis1, axis2))
@@ -129,6 +129,7 @@ def repeat(x: Any, repeats: int | Sequence[int], axis: int | None = None) -> Any
 
     repeats: one number, or one for each place along the axis.
     """
+    x = as_array(x)
     if axis is None:
         x, axis = ravel(x), 0
     counts = np.asarray(backend.to_numpy(raw(repeats)))
@@ -202,6 +203,7 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0
     pad_width: one number for every side, (before, after) for every axis, or such a pair for each axis.
     mode: "constant", or what x itself continues with: "edge", "reflect", "symmetric", "wrap".
     """
+    x = as_array(x)
     try:
         widths = tuple((int(before), int(after)) for before, after in np.broadcast_to(np.asarray(pad_width), (x.ndim, 2)))
     except ValueError:
@@ -230,7 +232,7 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0
 @primitive(expects="at least two axes")
 def diagonal(x: Any, /, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
     """The elements x[i, i + offset] of the matrices that two axes span; they make the last axis of the result."""
-    return x.diagonal(offset, axis1, axis2).copy()
+    return np.diagonal(x, offset, axis1, axis2).copy()
 
 
 @primitive
@@ -247,6 +249,7 @@ defvjp(_on_diagonal, lambda g, y, x, shape, offset, axis1, axis2: diagonal(g, of
 
 def diag(x: Any, k: int = 0) -> Any:
     """The matrix with the vector x on its k-th diagonal, or the k-th diagonal of the matrix x."""
+    x = as_array(x)
     if x.ndim == 1:
         n = x.shape[0] + abs(k)
         return _on_diagonal(x, (n, n), k, 0, 1)
@@ -270,8 +273,8 @@ def triu(x: Any, /, k: int = 0) -> Any:
 
 
 def _matrices(x: Any) -> Any:
-    if x.ndim < 2:
-        raise ShapeError(f"x has {x.ndim} axes")
+    if np.ndim(x) < 2:
+        raise ShapeError(f"x has {np.ndim(x)} axes")
     return x
 
 
@@ -301,13 +304,13 @@ def astype(x: Any, dtype: Any) -> Any:
         )
     if target.kind != "f" and isinstance(x, Value):
         return box(x._data.astype(target), None)
-    return _astype(x, target)
+    return _astype(as_array(x), target)
 
 
 @primitive
 def copy(x: Any, /) -> Any:
     """The same numbers in memory of their own."""
-    return x.copy()
+    return np.copy(x)
 
 
 defvjp(copy, lambda g, y, x: g)
