@@ -26,7 +26,7 @@ NO_ROW = {"write": "changes a Tensor in place and returns nothing: test_indexing
 ROWS = rows()
 every_row = pytest.mark.parametrize("row", ROWS, ids=str)
 every_differentiable_row = pytest.mark.parametrize("row", [row for row in ROWS if row.order], ids=str)
-few_and_many = pytest.mark.parametrize("examples", [6, pytest.param(150, marks=pytest.mark.slow)])
+few_and_many = pytest.mark.parametrize("examples", [6, pytest.param(40, marks=pytest.mark.slow)])
 
 
 def for_cases(row: Row, examples: int, check: Callable[[Case], None]) -> None:
@@ -103,8 +103,6 @@ SPECIAL = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 0.5, -0.5, 1.0, -1.0, 3.
 
 @pytest.mark.parametrize("row", [row for row in rows_elementwise.ROWS if not row.label], ids=str)
 def test_special_numbers_give_what_numpy_gives(row: Row) -> None:
-    if row.name == "clip":
-        pytest.skip("a NaN among the limits: NumPy's answer depends on its version")
     grid = np.meshgrid(*[SPECIAL] * int(row.op.primitive.arrays))
     with np.errstate(all="ignore"):
         assert_close(row.op(*grid), row.numpy(*grid), rtol=1e-12, atol=1e-300)
