@@ -12,7 +12,7 @@ import pytest
 from numpy.testing import overrides
 
 import tinygrad_seq as tg
-from tinygrad_seq.errors import ArgumentError, InPlaceError, TinygradError
+from tinygrad_seq.errors import ArgumentError, DeviceError, InPlaceError, TinygradError
 from tinygrad_seq.interop import FACTS, op_for
 
 RNG = np.random.default_rng(0)
@@ -282,6 +282,14 @@ def test_array_copies_where_it_is_asked_to() -> None:
     assert np.array(x, copy=False).base is not None
     with pytest.raises(ValueError, match="without a copy"):
         np.array(x, np.float32, copy=False)
+
+
+def test_numpys_functions_run_on_the_device(device_xp: Any) -> None:
+    x = tg.tensor(A).to("strict" if "strict" in device_xp.__name__ else "cuda")
+    assert np.sum(x, axis=0).device == x.device
+    with pytest.raises(DeviceError, match="different devices"):
+        np.add(A, x)
+    np.testing.assert_array_equal(np.sum(x, axis=0).numpy(), A.sum(axis=0))
 
 
 def test_dlpack_exports_what_cannot_reach_the_tape() -> None:

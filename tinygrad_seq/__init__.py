@@ -29,22 +29,23 @@ from .graph import backward_of as backward_of, defvjp as defvjp, primitive as pr
 from .ops import (
     abs as abs, add as add, all as all, any as any, arccos as arccos, arccosh as arccosh, arcsin as arcsin, arcsinh as arcsinh,
     arctan as arctan, arctan2 as arctan2, arctanh as arctanh, argmax as argmax, argmin as argmin, argsort as argsort,
-    array_split as array_split, astype as astype, broadcast_to as broadcast_to, ceil as ceil, clip as clip, concatenate as
-    concatenate, copy as copy, cos as cos, cosh as cosh, cumprod as cumprod, cumsum as cumsum, diag as diag, diagonal as
-    diagonal, divide as divide, dot as dot, einsum as einsum, equal as equal, erf as erf, exp as exp, exp2 as exp2, expand_dims
-    as expand_dims, expm1 as expm1, flip as flip, floor as floor, floor_divide as floor_divide, fmax as fmax, fmin as fmin,
-    greater as greater, greater_equal as greater_equal, hypot as hypot, index_add as index_add, index_put as index_put, inner as
-    inner, isfinite as isfinite, isinf as isinf, isnan as isnan, less as less, less_equal as less_equal, log as log, log10 as
-    log10, log1p as log1p, log2 as log2, logaddexp as logaddexp, logical_and as logical_and, logical_not as logical_not,
-    logical_or as logical_or, logical_xor as logical_xor, logsumexp as logsumexp, masked_fill as masked_fill, matmul as matmul,
-    max as max, maximum as maximum, mean as mean, median as median, min as min, minimum as minimum, moveaxis as moveaxis,
-    multiply as multiply, negative as negative, not_equal as not_equal, one_hot as one_hot, outer as outer, pad as pad, power as
-    power, prod as prod, ravel as ravel, reciprocal as reciprocal, remainder as remainder, repeat as repeat, reshape as reshape,
-    roll as roll, round as round, sigmoid as sigmoid, sign as sign, sin as sin, sinh as sinh, sort as sort, split as split, sqrt
-    as sqrt, square as square, squeeze as squeeze, stack as stack, std as std, subtract as subtract, sum as sum, swapaxes as
-    swapaxes, take as take, take_along_axis as take_along_axis, tan as tan, tanh as tanh, tensordot as tensordot, tile as tile,
-    topk as topk, trace as trace, transpose as transpose, tril as tril, triu as triu, trunc as trunc, unstack as unstack, var as
-    var, where as where,
+    array_split as array_split, astype as astype, broadcast_to as broadcast_to, ceil as ceil, clip as clip,
+    concatenate as concatenate, copy as copy, cos as cos, cosh as cosh, cumprod as cumprod, cumsum as cumsum, diag as diag,
+    diagonal as diagonal, divide as divide, dot as dot, einsum as einsum, equal as equal, erf as erf, exp as exp, exp2 as exp2,
+    expand_dims as expand_dims, expm1 as expm1, flip as flip, floor as floor, floor_divide as floor_divide, fmax as fmax,
+    fmin as fmin, greater as greater, greater_equal as greater_equal, hypot as hypot, index_add as index_add,
+    index_put as index_put, inner as inner, isfinite as isfinite, isinf as isinf, isnan as isnan, less as less,
+    less_equal as less_equal, log as log, log10 as log10, log1p as log1p, log2 as log2, logaddexp as logaddexp,
+    logical_and as logical_and, logical_not as logical_not, logical_or as logical_or, logical_xor as logical_xor,
+    logsumexp as logsumexp, masked_fill as masked_fill, matmul as matmul, max as max, maximum as maximum, mean as mean,
+    median as median, min as min, minimum as minimum, moveaxis as moveaxis, multiply as multiply, negative as negative,
+    not_equal as not_equal, one_hot as one_hot, outer as outer, pad as pad, power as power, prod as prod, ravel as ravel,
+    reciprocal as reciprocal, remainder as remainder, repeat as repeat, reshape as reshape, roll as roll, round as round,
+    sigmoid as sigmoid, sign as sign, sin as sin, sinh as sinh, sort as sort, split as split, sqrt as sqrt, square as square,
+    squeeze as squeeze, stack as stack, std as std, subtract as subtract, sum as sum, swapaxes as swapaxes, take as take,
+    take_along_axis as take_along_axis, tan as tan, tanh as tanh, tensordot as tensordot, tile as tile, topk as topk,
+    trace as trace, transpose as transpose, tril as tril, triu as triu, trunc as trunc, unstack as unstack, var as var,
+    where as where,
 )  # fmt: skip
 from .ops import linalg as linalg
 from .ops.broadcast import elementwise as elementwise

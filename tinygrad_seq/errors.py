@@ -71,6 +71,14 @@ _TWINS: tuple[tuple[type[Exception], type[TinygradError]], ...] = (
 )
 
 
+class _Nothing:
+    def __repr__(self) -> str:
+        return "nothing"
+
+
+NOTHING = _Nothing()  # stands for an argument that the caller forgot, until the op's own error shows it
+
+
 def describe(value: Any) -> str:
     """One argument in a few words: `float32 (3, 4)` for an array, its repr for anything short."""
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)

@@ -119,9 +119,15 @@ def wrong_call(f: Callable[..., Any], keywords: Mapping[str, Any], cause: Except
     parameters = inspect.signature(f).parameters
     unknown = [k for k in keywords if k not in parameters]
     problem = f"no argument {unknown[0]!r}" if unknown else str(cause).rpartition("()")[2].strip()
-    names = [str(p).partition(":")[0] + (f"={p.default}" if p.default is not p.empty else "") for p in parameters.values()]
+    names = ", ".join(_as_written(p) for p in parameters.values() if p.name != "self")
     do = advice(unknown[0]) if unknown else ""
-    return ArgumentError(message(f"{name}: {problem}", expected=f"{name}({', '.join(n for n in names if n != 'self')})", do=do))
+    return ArgumentError(message(f"{name}: {problem}", expected=f"{name}({names})", do=do))
+
+
+def _as_written(p: inspect.Parameter) -> str:
+    stars = {p.VAR_POSITIONAL: "*", p.VAR_KEYWORD: "**"}.get(p.kind, "")
+    default = "" if p.default is p.empty else f"={p.default!r}" if isinstance(p.default, str) else f"={p.default}"
+    return stars + p.name + default
 
 
 def is_wrong_call(cause: Exception) -> bool:
