@@ -101,7 +101,7 @@ def test_float32_stays_float32_and_so_does_its_gradient(row: Row, xp: Any, examp
 SPECIAL = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 0.5, -0.5, 1.0, -1.0, 3.0, 1e300, -1e300, 1e-300])
 
 
-@pytest.mark.parametrize("row", [row for row in rows_elementwise.ROWS if not row.label], ids=str)
+@pytest.mark.parametrize("row", [row for row in rows_elementwise.ROWS if hasattr(row.op, "primitive") and not row.label], ids=str)
 def test_special_numbers_give_what_numpy_gives(row: Row) -> None:
     grid = np.meshgrid(*[SPECIAL] * int(row.op.primitive.arrays))
     with np.errstate(all="ignore"):
