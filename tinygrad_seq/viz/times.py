@@ -82,7 +82,7 @@ def _calls(nodes: list[Node]) -> dict[Frame, tuple[int, Any, int]]:
             seen.add(frame)
             if uses_leaf:
                 with_parameters.add(frame)
-            if not isinstance(frame.owner, str) and frame.owner is not None:
+            if not isinstance(frame.owner, str) and frame.owner is not None and not frame.backward:
                 repeated.setdefault((frame.parent, id(frame.owner)), {})[frame] = None
             frame = frame.parent
     calls: dict[Frame, tuple[int, Any, int]] = {}
