@@ -7,7 +7,6 @@ from typing import Any
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
 import numpy as np
-import scipy.special
 from op_table import Case, Row, apart, arrays, booleans, integers, nonzero, over_axes, with_zeros
 
 keepdims = st.booleans()
@@ -34,6 +33,10 @@ def broadcast(draw: st.DrawFn, *, back: bool) -> Case:
     return Case((draw(arrays(large if back else small)),), {"shape": small if back else large})
 
 
+def logsumexp(x: np.ndarray, axis: Any, keepdims: bool = False) -> np.ndarray:
+    return np.log(np.sum(np.exp(x), axis=axis, keepdims=keepdims))
+
+
 def sum_to(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """By definition: every element is added where its place in the small shape is."""
     y = np.zeros(shape, x.dtype)
@@ -57,7 +60,7 @@ ROWS = [
     Row("var", over_axes(keepdims=keepdims)),
     Row("var", spread_out(over_axes(keepdims=keepdims, ddof=st.integers(0, 1), min_dims=1)), label="ddof"),
     Row("std", spread_out(over_axes(keepdims=keepdims, ddof=st.integers(0, 1), min_dims=1))),
-    Row("logsumexp", over_axes(keepdims=keepdims), scipy.special.logsumexp),
+    Row("logsumexp", over_axes(keepdims=keepdims), logsumexp),
     Row("max", over_axes(apart, keepdims=keepdims)),
     Row("min", over_axes(apart, keepdims=keepdims)),
     Row("median", over_axes(apart, keepdims=keepdims)),
@@ -73,7 +76,7 @@ ROWS = [
         Row(name, over_axes(integers, several=False), order=0, label="integers")
         for name in ("sum", "mean", "prod", "var", "std", "max", "min", "median", "cumsum", "cumprod", "any", "all")
     ),
-    Row("logsumexp", over_axes(integers), scipy.special.logsumexp, order=0, label="integers"),
+    Row("logsumexp", over_axes(integers), logsumexp, order=0, label="integers"),
     *(Row(name, over_axes(booleans), order=0, label="booleans") for name in ("sum", "mean", "max")),
     Row("linalg.norm", over_axes(integers, several=False), order=0, label="integers"),
     Row("linalg.norm", over_axes(nonzero, several=False, none=False, keepdims=keepdims)),
