@@ -10,7 +10,6 @@ import pytest
 import tinygrad_seq as tg
 from tinygrad_seq import nn
 from tinygrad_seq.errors import ArgumentError, ShapeError
-
 from tinygrad_seq.nn.functional import RNNGradients, rnn_bptt, rnn_step
 from tinygrad_seq.scan import scan
 
@@ -230,7 +229,11 @@ def test_the_same_seed_gives_the_same_network_and_its_layers_differ():
         (lambda: rnn()(np.zeros((T, B, D)), np.zeros((B, H))), ShapeError, r"h0 must be \(L, B, H\) = \(1, 3, 5\)"),
         (lambda: rnn(nonlinearity="sigmoid"), ArgumentError, "'tanh' or 'relu'"),
         (lambda: rnn()(np.zeros((T, B, D)), lengths=[1, 2]), ShapeError, "lengths"),
-        (lambda: rnn_step(np.zeros((B, D)), np.zeros((B, H)), np.zeros((H, D)), np.zeros((H, H)), nonlinearity="x"), ArgumentError, "tanh"),
+        (
+            lambda: rnn_step(np.zeros((B, D)), np.zeros((B, H)), np.zeros((H, D)), np.zeros((H, H)), nonlinearity="x"),
+            ArgumentError,
+            "tanh",
+        ),
     ],
 )
 def test_wrong_calls_say_what_was_expected(call, error, says):

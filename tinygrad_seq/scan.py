@@ -40,7 +40,7 @@ def scan(
     T = _length_of(xs)
     several = isinstance(state, (tuple, list))
     states = tuple(state) if several else (state,)
-    present = None if lengths is None else _present(lengths, xs)
+    present: Any = None if lengths is None else _present(lengths, xs)
     if present is not None:
         alive, everyone = backend.to_device(present, backend.device_of(raw(xs))), present.all(axis=1).tolist()
         xs = where(_fitted(alive, xs), xs, 0)

@@ -6,7 +6,7 @@ Tokens are characters here, and nothing below depends on that: a Vocabulary take
 from __future__ import annotations
 
 import sysconfig
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -131,22 +131,22 @@ def ngram_bits(train: Ids, test: Ids, order: int, vocabulary_size: int, delta: f
                 expected="1 <= order <= their lengths",
             )
         )
-    seen, times = np.unique(_ngrams(train, order, vocabulary_size), return_counts=True)
-    contexts, context_times = np.unique(_ngrams(train[:-1], order - 1, vocabulary_size), return_counts=True)
-    grams = _ngrams(test, order, vocabulary_size)
-    p = (_count(grams, seen, times) + delta) / (_count(grams // vocabulary_size, contexts, context_times) + delta * vocabulary_size)
+    learned, asked = _ngrams(train, order, vocabulary_size), _ngrams(test, order, vocabulary_size)
+    grams = np.unique(learned, return_counts=True)
+    contexts = np.unique(learned // vocabulary_size, return_counts=True)
+    p = (_count(asked, *grams) + delta) / (_count(asked // vocabulary_size, *contexts) + delta * vocabulary_size)
     return float(-np.log2(p).mean())
 
 
 def _ngrams(ids: Ids, order: int, vocabulary_size: int) -> Ids:
     """Every run of `order` tokens as one number, read in base V."""
-    codes = np.zeros(len(ids) - max(order - 1, 0), np.int64)
+    codes = np.zeros(len(ids) - order + 1, np.int64)
     for i in range(order):
         codes = codes * vocabulary_size + ids[i : i + len(codes)]
     return codes
 
 
-def _count(keys: Ids, seen: Ids, times: Sequence[int] | Ids) -> Ids:
+def _count(keys: Ids, seen: Ids, times: Ids) -> Ids:
     """How often each key was seen."""
     at = np.searchsorted(seen, keys).clip(max=len(seen) - 1)
-    return np.where(seen[at] == keys, np.asarray(times)[at], 0)
+    return np.where(seen[at] == keys, times[at], 0)

@@ -14,8 +14,6 @@ from ..random import Rng, generator
 from .module import Parameter
 
 
-
-
 def uniform(shape: tuple[int, ...], bound: float, *, rng: Rng = None, dtype: Any = np.float32) -> Parameter:
     """A parameter drawn uniformly from [-bound, bound)."""
     return Parameter(generator(rng).uniform(-bound, bound, shape), dtype)

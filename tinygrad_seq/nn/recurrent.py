@@ -14,7 +14,7 @@ from ..random import Rng, generator
 from ..scan import scan
 from . import functional as F
 from . import init
-from .module import Module
+from .module import Module, Parameter
 
 
 class RNN(Module):
@@ -31,6 +31,9 @@ class RNN(Module):
     Names, layouts and starting distributions of the parameters are PyTorch's: weight_ih_l0 (H, D), weight_hh_l0 (H, H), bias_ih_l0
     and bias_hh_l0 (H,), for the reverse direction with the ending _reverse, all uniform in ±1/sqrt(H).
     """
+
+    weight_ih_l0: Parameter
+    weight_hh_l0: Parameter
 
     def __init__(
         self,

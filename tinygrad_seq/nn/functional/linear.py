@@ -12,7 +12,6 @@ from ...graph import raw
 from ...ops import expand_dims, inner, not_equal, take, where
 
 
-
 def linear(x: Any, weight: Any, bias: Any = None) -> Any:
     """The affine map of a layer.
 
