@@ -49,7 +49,7 @@ from .ops import (
 )  # fmt: skip
 from .ops import linalg as linalg
 from .ops.broadcast import elementwise as elementwise
-from . import creation as _creation, random as random
+from . import random as random
 from .creation import (
     arange as arange, asarray as asarray, eye as eye, from_dlpack as from_dlpack, full as full, full_like as full_like,
     linspace as linspace, ones as ones, ones_like as ones_like, tensor as tensor, zeros as zeros, zeros_like as zeros_like,
@@ -85,5 +85,5 @@ def __dir__() -> list[str]:
     return sorted({*public, *_NAMESPACES, *_LAZY, "__version__"})
 
 
-for _module in (_creation, random):
+for _module in (_sys.modules[__name__], random):
     _twins.speak(_module)

@@ -110,7 +110,7 @@ _PLAIN = {  # what NumPy says of its own insides, and what it means to whoever c
     r"operands could not be broadcast .*|shape mismatch: .*|non-broadcastable .*|could not broadcast .*": _NO_BROADCAST,
     r".*mismatch in its core dimension.*\(size (\d+) is different from (\d+)\)": r"the inner sizes differ: \2 and \1",
     r".*does not have enough dimensions.*": "a scalar has no rows or columns to multiply",
-    r"ufunc .*|unsupported operand type.*|bad operand type.*|The .* operator, .*": _WRONG_TYPES,
+    r"ufunc .*|unsupported operand type.*|bad operand type.*|.*numpy boolean .*": _WRONG_TYPES,
     r"'(\w+)' object cannot be interpreted as an integer": r"a \1 where an integer belongs",
     r"zero-size array to reduction.*": "an empty array has none",
     r"diag requires an array of at least two dimensions": "too few axes",

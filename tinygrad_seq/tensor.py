@@ -420,6 +420,10 @@ def to_array(data: Any, dtype: Any = None, *, copy: bool) -> Any:
     if isinstance(data, Value):
         data = data._data
     if isinstance(data, np.ndarray) and type(data) is not np.ndarray:  # np.matrix, np.memmap, ...
+        if hasattr(data, "mask"):
+            raise ArgumentError(
+                message("tensor: a masked array would lose its mask", do="data.filled(value), or keep the mask beside it")
+            )
         data = np.asarray(data)
     if backend.is_array(data):
         array = data if dtype is None else data.astype(dtype, copy=False)

@@ -99,7 +99,7 @@ class Count(int):
 
 KEYWORDS = {
     "dim": "axis", "dims": "axis", "keepdim": "keepdims", "dim0": "axis1", "dim1": "axis2", "tensors": "arrays", "unbiased": "ddof",
-    "correction": "ddof", "index": "indices", "generator": "rng", "std": "scale",
+    "correction": "ddof", "index": "indices", "generator": "rng", "std": "scale", "mean": "loc",
 }  # fmt: skip
 
 KEYWORD_ADVICE = {
@@ -125,7 +125,7 @@ def wrong_call(f: Callable[..., Any], keywords: Mapping[str, Any], cause: Except
 
 
 def _as_written(p: inspect.Parameter) -> str:
-    stars = {p.VAR_POSITIONAL: "*", p.VAR_KEYWORD: "**"}.get(p.kind, "")
+    stars = "*" if p.kind is p.VAR_POSITIONAL else "**" if p.kind is p.VAR_KEYWORD else ""
     default = "" if p.default is p.empty else f"={p.default!r}" if isinstance(p.default, str) else f"={p.default}"
     return stars + p.name + default
 
