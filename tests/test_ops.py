@@ -174,6 +174,38 @@ def test_what_has_no_gradient_is_a_constant(row: Row) -> None:
     for_cases(row, 3, check)
 
 
+# ---- Rules that keep their digits where the plain formula loses them --------------------------------------------------------------------
+
+
+def gradient(f: Callable[..., Any], *xs: Any) -> list[np.ndarray]:
+    tensors = [tg.Tensor(x, requires_grad=True) for x in xs]
+    return [g.numpy() for g in tg.grad(f(*tensors).sum(), tensors)]
+
+
+def test_the_gradient_of_logsumexp_is_exact_in_float32_where_its_value_is_rounded() -> None:
+    x = np.array([1000.0, 1000.7, 999.1, 998.6], np.float32)
+    exact = np.exp(x.astype(np.float64) - 1000)
+    assert_close(gradient(tg.logsumexp, x)[0], (exact / exact.sum()).astype(np.float32), rtol=3e-7)
+
+
+def test_the_gradient_of_expm1_keeps_its_digits_far_below_zero() -> None:
+    assert_close(gradient(tg.expm1, np.array([-30.0]))[0], np.exp([-30.0]), rtol=1e-14)
+
+
+def test_the_gradient_of_arcsin_keeps_its_digits_near_one() -> None:
+    below = 2.0**-40  # of 1; the exact slope is 1 / sqrt(below (2 - below))
+    assert_close(gradient(tg.arcsin, np.array([1 - below]))[0], [1 / np.sqrt(below * (2 - below))], rtol=1e-14)
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e200])
+def test_lengths_and_angles_neither_overflow_nor_vanish_on_the_way(size: float) -> None:
+    legs = np.array([3.0]) * size, np.array([4.0]) * size
+    for g, exact in zip(gradient(tg.hypot, *legs), (0.6, 0.8), strict=True):
+        assert_close(g, [exact], rtol=1e-14)
+    for g, exact in zip(gradient(tg.arctan2, *legs), (0.16 / size, -0.12 / size), strict=True):
+        assert_close(g, [exact], rtol=1e-14, atol=0)
+
+
 # ---- The table --------------------------------------------------------------------------------------------------------------------
 
 
