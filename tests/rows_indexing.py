@@ -17,7 +17,8 @@ def mixed_keys(draw: st.DrawFn, shape: tuple[int, ...]) -> Any:
     key: list[Any] = []
     for size in shape[: draw(st.integers(1, len(shape)))]:
         places = st.lists(st.integers(-size, size - 1), min_size=n, max_size=n)
-        key.append(draw(st.one_of(st.integers(-size, size - 1), st.slices(size), places, places.map(np.array))))
+        whole = st.just(slice(None))
+        key.append(draw(st.one_of(st.integers(-size, size - 1), whole, st.slices(size), places, places.map(np.array))))
     if draw(st.booleans()):
         key.insert(draw(st.integers(0, len(key))), None)
     if draw(st.booleans()):

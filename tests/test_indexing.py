@@ -116,6 +116,19 @@ def test_index_add_adds_at_every_place_as_often_as_the_key_names_it(case: Case):
     np.testing.assert_array_equal(x, before)
 
 
+@pytest.mark.parametrize(
+    "key", [(slice(None), [0, 2, 0]), (slice(None), slice(None), [[1], [1]]), (slice(None), [1, 1], 0), ([1, 1], 2)]
+)
+def test_integers_behind_whole_axes_add_up_too(key):
+    x = leaf(2, 3, 4)
+    places = np.arange(24).reshape(2, 3, 4)[key]
+    u = rng.standard_normal(places.shape)
+    expected = np.zeros(24)
+    np.add.at(expected, places, u)
+    assert_close(tg.grad(x[key], x, u), expected.reshape(2, 3, 4), rtol=1e-12)
+    assert_close(tg.index_add(0 * x, key, u), expected.reshape(2, 3, 4), rtol=1e-12)
+
+
 def test_an_embedding_row_that_is_read_often_receives_all_gradients():
     table, words = leaf(7, 4), rng.integers(-7, 7, (5, 3))
     u = rng.standard_normal((5, 3, 4))
@@ -288,6 +301,8 @@ def test_index_put_and_its_gradients():
     to_x, to_v = tg.grad(y, [x, v], u)
     assert_close(to_x, u * [[0], [1], [0]])
     assert_close(to_v, u[0] + u[2])
+    for op in (tg.index_put, tg.index_add):  # a list of values is an array
+        assert_close(tg.grad(op(x, 0, [5.0, 6.0]), x, u), u * ([[0], [1], [1]] if op is tg.index_put else 1))
 
 
 @pytest.mark.parametrize("op", [tg.index_put, tg.index_add])

@@ -112,8 +112,8 @@ def _add_at(total: Any, key: Any, v: Any) -> None:
     if _is_mask(key):
         total[key] += v
         return
-    arrays = key if type(key) is tuple else (key,)
-    if type(total) is not np.ndarray or not all(type(k) is int or (type(k) is np.ndarray and not _is_mask(k)) for k in arrays):
+    arrays = _as_integers(key, total.shape) if type(total) is np.ndarray else None
+    if arrays is None:
         np.add.at(total, key, v)
         return
     # NumPy adds four times as fast in one flat row: an embedding lives on this.
@@ -121,6 +121,20 @@ def _add_at(total: Any, key: Any, v: Any) -> None:
     rows = np.ravel_multi_index(arrays, lead, mode="wrap")
     places = rows.reshape(-1, 1) * math.prod(rest) + np.arange(math.prod(rest))
     np.add.at(total.reshape(-1), places.reshape(-1), np.broadcast_to(v, rows.shape + rest).reshape(-1))
+
+
+def _as_integers(key: Any, shape: tuple[int, ...]) -> tuple[Any, ...] | None:
+    """The key as integers for the first axes, if it names whole axes and then integers; None for any other key."""
+    key = key if type(key) is tuple else (key,)
+    whole = 0
+    while whole < len(key) and type(key[whole]) is slice and key[whole] == slice(None):
+        whole += 1
+    chosen = key[whole:]
+    if not chosen or not all(type(k) is int or (type(k) is np.ndarray and not _is_mask(k)) for k in chosen):
+        return None
+    after = max(np.ndim(k) for k in chosen)
+    axes = [np.arange(n).reshape(-1, *[1] * (whole - 1 - axis + after)) for axis, n in enumerate(shape[:whole])]
+    return (*axes, *chosen)
 
 
 defvjp(_getitem, lambda g, y, x, key: Slice((key, g)))
@@ -222,7 +236,7 @@ def _index_add(x: Any, v: Any, /, key: Any) -> Any:
 
 def _copy_for(x: Any, key: Any, v: Any) -> Any:
     """A copy of x to write v into at the key, once both are known to fit."""
-    places, values = x[key].shape, getattr(v, "shape", ())
+    places, values = x[key].shape, v.shape if backend.is_array(v) else np.shape(v)
     if np.broadcast_shapes(places, values) != places:
         raise ShapeError(f"v {values} does not broadcast to the places {places}")
     return x.copy()
