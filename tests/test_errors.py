@@ -318,6 +318,29 @@ def test_a_wrong_call_says_what_and_where_and_changes_nothing(name: str) -> None
         assert "  where:" not in str(failure(wrong, world()))
 
 
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (lambda w, y: w.x + y, "add:"),
+        (lambda w, y: w.x @ y.T, "matmul:"),
+        (lambda w, y: tg.concatenate([w.x, y]), "concatenate:"),
+        (lambda w, y: tg.index_put(w.x, 0, y[0]), "index_put:"),
+        (lambda w, y: poke(w.cube, 0, y), "x[...] = v:"),
+        (lambda w, y: (w.x * 2).backward(y), "backward:"),
+        (lambda w, y: tg.grad(w.x * 2, w.x, y), "grad:"),
+        (lambda w, y: assign(w.x, "grad", y), "grad:"),
+    ],
+    ids=["add", "matmul", "concatenate", "index_put", "write", "backward", "grad", "set grad"],
+)
+def test_devices_do_not_mix(wrong: Callable[[Any, Any], Any], says: str, device_xp: Any) -> None:
+    w = world()
+    y = tg.ones((2, 3)).to("strict" if "strict" in device_xp.__name__ else "cuda")
+    before = facts(w)
+    with pytest.raises(tg.errors.DeviceError, match=f"(?s){re.escape(says)}.*{y.device}"), tg.frame("cell", 7):
+        wrong(w, y)
+    assert facts(w) == before
+
+
 def test_the_loop_over_steps_tells_its_time() -> None:
     w = world()
     with pytest.raises(tg.TinygradError, match="time step t = 3"):
