@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from .gradients import Flow
-from .picture import Box, Edge, Picture
+from .picture import OPS, Box, Edge, Picture
 
 INK, LINE, EDGE, PALE, GRADIENT = "#2b3648", "#8a97ad", "#6b778c", "#cfd7e6", "#c62f4b"
 RAILS = {"h": "#2f6fde", "c": "#d9822b", "sum": "#b0566a"}
@@ -60,6 +60,7 @@ def dot_text(picture: Picture, *, shapes: bool = False, title: str | None = None
         f' color="{LINE}" fillcolor="{FILLS["op"]}"];',
         f'  edge [color="{EDGE}" arrowsize=0.55 penwidth=1.1 fontname="Helvetica" fontsize=9 fontcolor="{INK}"];',
     ]
+    lines += _ranks(picture)  # first: dot starts from the order in which it meets the boxes
     columns: dict[int | None, list[Box]] = defaultdict(list)
     for box in picture.boxes.values():
         columns[box.column].append(box)
@@ -68,7 +69,6 @@ def dot_text(picture: Picture, *, shapes: bool = False, title: str | None = None
     lines += [_box(picture, box, shapes, flow) for box in columns[None]]
     on_rails = {id for rail in picture.rails for id in rail}
     lines += [_edge(picture, edge, on_rails, flow) for edge in picture.edges]
-    lines += _ranks(picture)
     return "\n".join([*lines, "}", ""])
 
 
@@ -198,6 +198,7 @@ def _order(picture: Picture) -> list[str]:
         return []
     points = " -> ".join(f'"order_{column}"' for column in picture.columns)
     lines = [f'  {{ rank=same; node [shape=point style=invis width=0 height=0 label=""]; {points} [style=invis]; }}']
-    for id in picture.rows[0]:
+    top = {box.column: box.id for box in picture.boxes.values() if box.kind in OPS and box.column is not None}
+    for id in [*picture.rows[0], *top.values()]:
         lines.append(f'  "order_{picture.boxes[id].column}" -> "{id}" [style=invis weight=0];')
     return lines
