@@ -210,14 +210,11 @@ def test_lengths_and_angles_neither_overflow_nor_vanish_on_the_way(size: float) 
 
 
 def public_ops() -> dict[str, Any]:
-    """Every public function of `ops`, and of `ops.linalg` what is not there as well."""
-    found = {name: inspect.unwrap(f) for name, f in vars(ops).items() if not name.startswith("_") and inspect.isfunction(f)}
-    inner = {
-        f"linalg.{name}": inspect.unwrap(f)
-        for name, f in vars(ops.linalg).items()
-        if not name.startswith("_") and inspect.isfunction(f)
-    }
-    return found | {name: f for name, f in inner.items() if f.__module__.startswith(ops.__name__) and f not in found.values()}
+    """Every public function of `ops`, and of `ops.linalg` what is defined there or has its name from numpy.linalg."""
+    found = {name: inspect.unwrap(f) for name, f in vars(ops).items() if name[0] != "_" and inspect.isfunction(f)}
+    inner = {name: inspect.unwrap(f) for name, f in vars(ops.linalg).items() if name[0] != "_" and inspect.isfunction(f)}
+    own = {name: f for name, f in inner.items() if f.__module__ == ops.linalg.__name__ or hasattr(np.linalg, name)}
+    return found | {f"linalg.{name}": f for name, f in own.items() if f not in found.values()}
 
 
 def without_row(public: dict[str, Any], table: list[Row]) -> set[str]:

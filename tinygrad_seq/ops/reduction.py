@@ -16,7 +16,7 @@ from ..graph import defvjp, primitive
 from .broadcast import broadcast_to
 from .comparison import equal, not_equal
 from .elementwise import exp, over_or_0
-from .joining import concatenate
+from .joining import as_array, concatenate
 from .piecewise import abs, sign, where
 from .shaping import expand_dims, flip, reshape, squeeze, swapaxes, transpose
 
@@ -278,7 +278,7 @@ def norm(x: Any, ord: float | str | None = None, axis: Axis = None, keepdims: bo
 
     axis=None: all axes (with an `ord` x must have one or two). Spectral and nuclear norms of matrices are not supported.
     """
-    x = x if hasattr(x, "dtype") else np.asarray(x)
+    x = as_array(x)
     if x.dtype.kind != "f":
         x = x.astype(np.float64)
     if axis is None:
