@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser(
         "demo",
-        help="train a character network, draw its graph, take its gradient apart",
+        help="train a character network, draw it, explain a gradient",
         description=textwrap.dedent("""\
             Train a recurrent network on the source of this Python's standard library, from nothing, in about a minute.
 
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", metavar="DIR", required=True, help="the folder to write to; made if it is not there")
     demo.add_argument("--seed", type=natural_number, default=0, metavar="N", help="another seed, another network (default: 0)")
     demo.add_argument("--steps", type=natural_number, metavar="N", help="steps of the optimizer: more of them, a better network")
-    demo.add_argument("--quick", action="store_true", help="a tiny network on a little text, in seconds: to see that all works")
+    demo.add_argument("--quick", action="store_true", help="a tiny network on a little text, in seconds")
     demo.set_defaults(run=_demo)
     return parser
 

@@ -70,9 +70,8 @@ def demo(out: str | Path, settings: Settings = Settings()) -> list[Path]:
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(settings.seed)
+    station("tinygrad_seq demo")
     say(
-        "tinygrad_seq demo",
-        "",
         "A recurrent network learns to predict the next character of Python source, on a framework whose tape",
         "knows about time; then we look inside: the graph unfolded in time, and one gradient term by term.",
     )

@@ -19,7 +19,7 @@ import numpy as np
 from .. import backend, guards
 from ..errors import ShapeError, message
 from ..frames import Frame, frame, thread
-from ..graph import leaf
+from ..graph import leaf, raw
 from ..tensor import Tensor
 
 M = TypeVar("M", bound="Module")
@@ -110,7 +110,7 @@ class Module:
         Nothing changes unless everything fits. strict=False: names that only one side has are passed over.
         """
         own = dict(self._saved())
-        arrays = {path: np.asarray(state[path]) for path in own if path in state}
+        arrays = {path: backend.to_numpy(raw(state[path])) for path in own if path in state}
         problems = [f"{path}: {own[path].shape} here, {a.shape} given" for path, a in arrays.items() if a.shape != own[path].shape]
         missing = [path for path in own if path not in state] if strict else []
         unexpected = [path for path in state if path not in own] if strict else []

@@ -28,13 +28,13 @@ def embedding(ids: Any, weight: Any, padding_idx: int | None = None) -> Any:
 
     ids integers of any shape (...), weight (V, E) -> (..., E). A row named twice receives both gradients; the row `padding_idx` none.
     """
-    ids = indices("embedding: ids", raw(ids), raw(weight).shape[0])
+    ids = indices("embedding: ids", raw(ids), raw(weight).shape[0], raw(weight))
     rows = take(weight, ids, axis=0)
     return rows if padding_idx is None else where(expand_dims(not_equal(ids, padding_idx), -1), rows, raw(rows))
 
 
-def indices(who: str, ids: Any, count: int) -> Any:
-    """The ids as an integer array, each in 0 ... count-1. Ids on a device are taken on trust: looking would wait for it."""
+def indices(who: str, ids: Any, count: int, like: Any) -> Any:
+    """The ids as integers in 0 ... count-1, where the array `like` is. Ids already on a device are taken on trust: looking would wait."""
     ids = ids if backend.is_array(ids) else np.asarray(ids)
     if ids.dtype.kind not in "iu":
         raise ArgumentError(
@@ -43,4 +43,4 @@ def indices(who: str, ids: Any, count: int) -> Any:
     if isinstance(ids, np.ndarray) and ids.size and not (int(ids.min()) >= 0 and int(ids.max()) < count):
         worst = int(ids.min()) if ids.min() < 0 else int(ids.max())
         raise IndexError_(message(f"{who}: {worst} is out of range", expected=f"0 ... {count - 1}", got=describe(ids)))
-    return ids
+    return backend.to_device(ids, backend.device_of(like))

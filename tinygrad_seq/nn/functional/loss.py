@@ -35,7 +35,7 @@ def cross_entropy(logits: Any, targets: Any, reduction: str = "mean") -> Any:
     shape = raw(logits).shape
     if not shape:
         raise ShapeError(message("cross_entropy: the logits are a scalar", expected="logits (..., C), one score per class"))
-    targets = indices("cross_entropy: targets", raw(targets), shape[-1])
+    targets = indices("cross_entropy: targets", raw(targets), shape[-1], raw(logits))
     if targets.shape != shape[:-1]:
         second = len(shape) > 2 and targets.shape == (shape[0], *shape[2:])
         raise ShapeError(
