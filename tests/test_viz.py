@@ -93,6 +93,19 @@ def gru():
     return h.sum()
 
 
+def attention():
+    encoder, decoder, h, memory, losses = Cell(), Cell(), tg.zeros((2, 4)), [], []
+    for x in tg.steps(data(rng(), 3, 2, 3)):
+        h = encoder(x, h)
+        memory.append(h)
+    hs = tg.stack(memory)
+    for x in tg.steps(data(rng(), 3, 2, 3)):
+        scores = tg.exp((hs * h).sum(axis=-1, keepdims=True))
+        h = decoder(x, h + (scores * hs).sum(axis=0) / scores.sum(axis=0))
+        losses.append((h**2).mean())
+    return sum(losses)
+
+
 def columns_of(dot):
     return [int(n) for n in re.findall(r'subgraph "cluster_(-?\d+)"', dot)]
 
@@ -320,7 +333,7 @@ def layout(dot):
     return clusters, boxes
 
 
-@pytest.mark.parametrize("graph", [elman, lstm, plain_loop, stacked, gru, lambda: elman(40), lambda: lstm(20)])
+@pytest.mark.parametrize("graph", [elman, lstm, plain_loop, stacked, gru, attention, lambda: elman(40), lambda: lstm(20)])
 def test_columns_stand_in_the_order_of_time_and_no_boxes_overlap(graph):
     loss = graph()
     clusters, boxes = layout(draw(loss).dot)
@@ -336,12 +349,14 @@ def test_columns_stand_in_the_order_of_time_and_no_boxes_overlap(graph):
 
 
 @pytest.mark.parametrize("graph", [lstm, lambda: lstm(20)])
-def test_the_cell_state_runs_on_one_line(graph):
+def test_the_cell_state_runs_on_one_line_from_left_to_right(graph):
     picture = read([graph()])
     _, boxes = layout(draw(graph()).dot)
     assert len(picture.rails) == 2
     for rail in picture.rails:
         assert len({(boxes[id][1] + boxes[id][3]) / 2 for id in rail}) == 1
+        on_the_way = [id for id in rail if picture.boxes[id].kind != "more"]
+        assert all(boxes[a][2] < boxes[b][0] for a, b in pairwise(on_the_way))
 
 
 @pytest.mark.parametrize("ending", ["svg", "png", "pdf", "dot"])

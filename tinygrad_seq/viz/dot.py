@@ -199,6 +199,9 @@ def _order(picture: Picture) -> list[str]:
     points = " -> ".join(f'"order_{column}"' for column in picture.columns)
     lines = [f'  {{ rank=same; node [shape=point style=invis width=0 height=0 label=""]; {points} [style=invis]; }}']
     top = {box.column: box.id for box in picture.boxes.values() if box.kind in OPS and box.column is not None}
-    for id in [*picture.rows[0], *top.values()]:
+    held = (
+        [*picture.rows[0], *top.values()] if not picture.rails else picture.rows[0]
+    )  # a rail, which tops would bend, holds by itself
+    for id in held:
         lines.append(f'  "order_{picture.boxes[id].column}" -> "{id}" [style=invis weight=0];')
     return lines
