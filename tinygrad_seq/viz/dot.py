@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from .gradients import Flow
-from .picture import OPS, Box, Edge, Picture
+from .picture import LEAVES, OPS, Box, Edge, Picture
 
 INK, LINE, EDGE, PALE, GRADIENT = "#2b3648", "#8a97ad", "#6b778c", "#cfd7e6", "#c62f4b"
 RAILS = {"h": "#2f6fde", "c": "#d9822b", "sum": "#b0566a"}
@@ -198,10 +198,13 @@ def _order(picture: Picture) -> list[str]:
         return []
     points = " -> ".join(f'"order_{column}"' for column in picture.columns)
     lines = [f'  {{ rank=same; node [shape=point style=invis width=0 height=0 label=""]; {points} [style=invis]; }}']
-    top = {box.column: box.id for box in picture.boxes.values() if box.kind in OPS and box.column is not None}
-    held = (
-        [*picture.rows[0], *top.values()] if not picture.rails else picture.rows[0]
-    )  # a rail, which tops would bend, holds by itself
+    held = list(picture.rows[0])
+    loose = {*picture.columns} - {picture.boxes[id].column for id in held if picture.boxes[id].kind in LEAVES}
+    if not picture.rails and loose - {
+        *picture.initial,
+        *picture.hidden,
+    }:  # a bottom row without leaves holds no column in its place
+        held += {box.column: box.id for box in picture.boxes.values() if box.kind in OPS and box.column is not None}.values()
     for id in held:
         lines.append(f'  "order_{picture.boxes[id].column}" -> "{id}" [style=invis weight=0];')
     return lines

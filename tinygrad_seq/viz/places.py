@@ -12,8 +12,8 @@ def place(picture: Picture) -> None:
     """Find the lines of a picture: its spines, rails, rows and short rows, in place."""
     level = _raised(picture, _spines(picture))
     _rails(picture)
-    _rows(picture, level)
-    _beside(picture)
+    heights = _rows(picture, level)
+    _beside(picture, {id for id in picture.boxes if level.get(id, 0) + 1 in heights})
 
 
 def _inside(picture: Picture) -> list[Edge]:
@@ -73,8 +73,8 @@ def _rails(picture: Picture) -> None:
             edge.kind, edge.family = "rail", along[edge.source, edge.target]
 
 
-def _rows(picture: Picture, level: dict[str, int]) -> None:
-    """The bottom row, of leaves and states, and one for every height at which a state enters; each from left to right."""
+def _rows(picture: Picture, level: dict[str, int]) -> set[int]:
+    """The bottom row, of leaves and states, and one for every height at which a state enters; each from left to right. The heights."""
     boxes = picture.boxes
     leaves = _leaves_of(picture)
     on_rails = {id for rail in picture.rails for id in rail}
@@ -106,10 +106,11 @@ def _rows(picture: Picture, level: dict[str, int]) -> None:
             boxes[f"floor_{column}"] = Box(f"floor_{column}", "", "floor", column)
             rows[0][column][f"floor_{column}"] = None
     picture.rows = [[id for column in picture.columns for id in rows[h][column]] for h in sorted(rows)]
+    return set(rows)
 
 
-def _beside(picture: Picture) -> None:
-    """Leaves stand to the right of the op that their own op waits for; on its left where a state leaves that op on the right."""
+def _beside(picture: Picture, in_rows: set[str]) -> None:
+    """Leaves stand to the right of the op that their own op waits for; on its left where a state turns down on the right."""
     boxes = picture.boxes
     on_rails = {id for rail in picture.rails for id in rail}
     turning = {e.source for e in picture.edges if e.kind == "carry" and picture.states[e.family].towards > 0}
@@ -120,7 +121,8 @@ def _beside(picture: Picture) -> None:
         ids = [id for id in leaves[edge.target] if uses[id] == 1]
         if edge.spine and ids and not {edge.source, edge.target} & on_rails:
             if boxes[edge.source].column == boxes[edge.target].column:
-                picture.beside.append([*ids, edge.source] if edge.source in turning else [edge.source, *ids])
+                left = edge.source in turning - in_rows
+                picture.beside.append([*ids, edge.source] if left else [edge.source, *ids])
             else:
                 above.add(edge.target)
     for edge in picture.edges:
