@@ -5,7 +5,8 @@ import pytest
 
 import tinygrad_seq as tg
 from tinygrad_seq.errors import ArgumentError, GraphError, ShapeError
-from tinygrad_seq.graph import Deferred, node_of
+from tinygrad_seq.graph import node_of
+from tinygrad_seq.primitives import Deferred
 from tinygrad_seq.testing import check_grads
 
 
@@ -282,7 +283,12 @@ def test_a_weight_used_at_many_steps_sums_its_products_as_one_by_one():
         h = tg.tanh(h @ w)
     loss = (h * h).sum()
     loss.backward()
-    terms = [c for s in tg.steps_of_backward(loss, targets={w.node: {0: None}}) for a, c in zip(s.node.args, s.contributions, strict=True) if a is w.node]
+    terms = [
+        c
+        for s in tg.steps_of_backward(loss, targets={w.node: {0: None}})
+        for a, c in zip(s.node.args, s.contributions, strict=True)
+        if a is w.node
+    ]
     assert len(terms) == 50 and not any(isinstance(c, Deferred) for c in terms)
     np.testing.assert_allclose(sum(terms), w.grad.numpy(), rtol=1e-12)
 

@@ -5,8 +5,8 @@ import pytest
 
 import tinygrad_seq as tg
 from tinygrad_seq.errors import ArgumentError, GraphError, InPlaceError, ShapeError
-from tinygrad_seq.fused import expand, fused
-from tinygrad_seq.graph import backward_of
+from tinygrad_seq.fusion import expand, fused
+from tinygrad_seq.primitives import backward_of
 
 
 @pytest.fixture

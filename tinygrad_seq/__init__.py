@@ -25,7 +25,8 @@ from .frames import (
     Frame as Frame, detect_anomaly as detect_anomaly, enable_grad as enable_grad, frame as frame, no_grad as no_grad, steps as steps,
     unfolded as unfolded,
 )  # fmt: skip
-from .graph import backward_of as backward_of, defvjp as defvjp, primitive as primitive, toposort as toposort
+from .graph import toposort as toposort
+from .primitives import backward_of as backward_of, defvjp as defvjp, primitive as primitive
 from .ops import (
     abs as abs, add as add, all as all, any as any, arccos as arccos, arccosh as arccosh, arcsin as arcsin, arcsinh as arcsinh,
     arctan as arctan, arctan2 as arctan2, arctanh as arctanh, argmax as argmax, argmin as argmin, argsort as argsort,
@@ -57,8 +58,8 @@ from .creation import (
 from .transforms import (
     hessian as hessian, hvp as hvp, jacobian as jacobian, jvp as jvp, vjp as vjp,
 )  # fmt: skip
-from .fused import fused as fused
-from .recompute import recompute as recompute
+from .fusion import fused as fused
+from .recomputation import recompute as recompute
 from .scan import scan as scan
 
 __version__ = "0.1.0"

@@ -18,7 +18,8 @@ import numpy as np
 from . import backend, errors, guards
 from .errors import GraphError, ShapeError, message
 from .frames import Frame, thread
-from .graph import Deferred, MultiNode, Node, Output, Value, box, node_of, raw, require_recorded, toposort
+from .graph import MultiNode, Node, Output, Value, box, node_of, raw, require_recorded, toposort
+from .primitives import Deferred
 
 Targets = dict[Node, dict[int, Any]]  # node -> output index -> the gradient found (None: it never arrived)
 
@@ -98,7 +99,7 @@ def sweep(
             else:
                 rows = whole(g, y, *inputs, **params)
             contributions: list[Any] = []
-            for a, row, x in zip(node.args, rows, node.raw):  # noqa: B905 (defvjp counted the rows)
+            for a, row, x in zip(node.args, rows, node.raw):
                 q = None if row is None else a if type(a) is Node else node_of(a)
                 if q is None or (useful is not None and q not in useful):
                     if watch:
@@ -210,7 +211,13 @@ def _settled(g: Any, dtype: Any) -> Any:
 def _as_values(node: Node) -> tuple[Any, list[Any]]:
     """The output and the arguments of a node as values again, to record its derivative. What was dropped stays its node."""
     outs = node.out if type(node) is MultiNode else (node.out,)
-    y = node if node.out is None else tuple(box(o, node, i) for i, o in enumerate(outs)) if type(node) is MultiNode else box(node.out, node)
+    y = (
+        node
+        if node.out is None
+        else tuple(box(o, node, i) for i, o in enumerate(outs))
+        if type(node) is MultiNode
+        else box(node.out, node)
+    )
     inputs = []
     for a, x in zip(node.args, node.raw, strict=True):
         if x is a:  # a constant, or dropped

@@ -58,10 +58,11 @@ class mode:
         setattr(modes, name, outer)
 
     def __call__(self, f: F) -> F:
+        """Decorate a function, or a generator function, to run in the mode."""
         if f.__code__.co_flags & 0x20:  # a generator function: the mode holds while it runs, not while its caller does
 
             @wraps(f)
-            def stepped(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            def stepped(*args: Any, **kwargs: Any) -> Any:
                 steps, sent = f(*args, **kwargs), None
                 while True:
                     with self:
@@ -139,6 +140,8 @@ def steps(xs: Iterable[Any], start: int = 1) -> Iterator[Any]:
 
         for x in tg.steps(xs):
             h = cell(x, h)
+
+    Leaving the loop early, or by an error, leaves its frame.
     """
     modes, inner = thread.modes, None
     outer = modes.frame

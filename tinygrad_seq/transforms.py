@@ -9,10 +9,12 @@ from . import backend, ops
 from .autodiff import grad
 from .errors import ArgumentError, ShapeError, describe, message
 from .frames import enable_grad
-from .graph import Value, box, defvjp, primitive
+from .graph import Value, box
+from .primitives import defvjp, primitive
 from .tensor import Tensor
 
 Function = Callable[..., Any]
+
 
 @primitive
 def same(x: Any) -> Any:
@@ -39,7 +41,9 @@ def _output(who: str, y: Any, *, scalar: bool = False) -> Any:
     if not isinstance(y, Value):
         raise ArgumentError(message(f"{who}: the function returned {type(y).__name__}", expected="one Tensor"))
     if scalar and y._data.size != 1:
-        raise ShapeError(message(f"{who}: the function returned {describe(y._data)}", expected="a scalar", do="sum() it, or use jacobian"))
+        raise ShapeError(
+            message(f"{who}: the function returned {describe(y._data)}", expected="a scalar", do="sum() it, or use jacobian")
+        )
     return y
 
 
@@ -48,6 +52,8 @@ def vjp(f: Function, *args: Any) -> tuple[Any, Callable[..., Any]]:
     """The value of f and its pullback, which takes a cotangent of the output to cotangents of the arguments.
 
         y, pullback = vjp(f, *args);   pullback(u) = (u^T dy/dx for every argument x)
+
+    pullback(u, create_graph=True) records the cotangents. An argument that f does not use gets zeros.
     """
     inputs = _inputs("vjp", args)
     y = _output("vjp", f(*inputs))
@@ -86,7 +92,9 @@ def jvp(f: Function, args: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any,
     y, pullback = vjp(f, *args)
     u = _zeros(y).requires_grad_()
     pulled = pullback(u, create_graph=True)
-    directions = [Tensor(v, dtype=p.dtype) if not isinstance(v, Value) else v for v, p in zip(tangents, pulled, strict=True)]
+    directions: list[Any] = [
+        Tensor(v, dtype=p.dtype) if not isinstance(v, Value) else v for v, p in zip(tangents, pulled, strict=True)
+    ]
     for position, (v, p) in enumerate(zip(directions, pulled, strict=True)):
         if v.shape != p.shape:
             raise ShapeError(message(f"jvp: tangent {position} has shape {v.shape}", expected=f"{p.shape}, its argument's"))
@@ -104,7 +112,7 @@ def jacobian(f: Function, *args: Any, create_graph: bool = False) -> Any:
     One array for one argument, a tuple for several. One reverse sweep for every element of y.
     """
     y, pullback = vjp(f, *args)
-    inputs = [x if isinstance(x, Value) else Tensor(x) for x in args]
+    inputs: list[Any] = [x if isinstance(x, Value) else Tensor(x) for x in args]
     rows: list[tuple[Tensor, ...]] = []
     for i in range(y.size):
         u = _zeros(y)

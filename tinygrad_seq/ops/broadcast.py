@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..graph import defvjp, primitive
+from ..primitives import defvjp, primitive
 
 BROADCAST = "shapes that broadcast: counted from the right, each axis equal or 1"
 

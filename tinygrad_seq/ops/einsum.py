@@ -14,7 +14,7 @@ from string import ascii_letters
 from typing import Any, NoReturn
 
 from ..errors import ShapeError, message
-from ..graph import backward_of, primitive
+from ..primitives import backward_of, primitive
 from .joining import as_array
 from .reduction import sum
 from .shaping import diagonal, squeeze, transpose

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .. import backend
-from ..graph import defvjp
+from ..primitives import defvjp
 from .broadcast import elementwise
 from .comparison import equal, greater_equal, logical_and
 from .piecewise import floor_divide, where

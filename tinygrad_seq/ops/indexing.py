@@ -16,7 +16,8 @@ import numpy as np
 from .. import backend
 from ..errors import ArgumentError, DeviceError, IndexError_, InPlaceError, ShapeError, describe, message, op_error
 from ..frames import thread
-from ..graph import Deferred, Value, backward_of, defvjp, primitive, raw
+from ..graph import Value, raw
+from ..primitives import Deferred, backward_of, defvjp, primitive
 from .broadcast import elementwise, sum_to
 from .joining import as_array, place
 from .piecewise import where

@@ -13,7 +13,8 @@ import numpy as np
 
 from .. import backend
 from ..errors import AxisError, ShapeError, message
-from ..graph import Value, backward_of, primitive, raw
+from ..graph import Value, raw
+from ..primitives import backward_of, primitive
 
 
 @primitive(expects="arrays that agree in every axis but the one that is joined")

@@ -11,7 +11,8 @@ import numpy as np
 
 from .. import backend
 from ..errors import LinearAlgebraError, message
-from ..graph import backward_of, defvjp, primitive, raw
+from ..graph import raw
+from ..primitives import backward_of, defvjp, primitive
 from .broadcast import broadcast_to, sum_to
 from .einsum import einsum as einsum
 from .joining import as_array

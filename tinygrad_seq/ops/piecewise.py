@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import backend
 from ..errors import ArgumentError, message
-from ..graph import defvjp
+from ..primitives import defvjp
 from .broadcast import elementwise
 from .comparison import equal, greater, greater_equal, isnan, less, less_equal, logical_and, logical_not, logical_or
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ShapeError, message
-from ..graph import Deferred, defvjp, primitive
+from ..primitives import Deferred, defvjp, primitive
 from .broadcast import sum_to
 from .elementwise import multiply
 from .joining import as_array, concatenate

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ShapeError, message
-from ..graph import defvjp, primitive
+from ..primitives import defvjp, primitive
 from .broadcast import broadcast_to
 from .comparison import equal, not_equal
 from .elementwise import exp, over_or_0

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ...graph import defvjp
 from ...ops import greater, where
 from ...ops.broadcast import elementwise
+from ...primitives import defvjp
 
 
 @elementwise

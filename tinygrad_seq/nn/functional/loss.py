@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ...errors import ArgumentError, ShapeError, message
-from ...graph import defvjp, primitive, raw
+from ...graph import raw
 from ...ops import expand_dims, logsumexp, one_hot, take_along_axis
+from ...primitives import defvjp, primitive
 from .linear import indices
 from .softmax import softmax
 

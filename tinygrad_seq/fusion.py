@@ -15,7 +15,8 @@ import numpy as np
 from .autodiff import grad
 from .errors import GraphError, describe, message
 from .frames import enable_grad, thread, unfolded
-from .graph import Node, Value, box, leaf, primitive, value_of
+from .graph import Node, Value, box, leaf, value_of
+from .primitives import primitive
 from .transforms import same
 
 Function = Callable[..., Any]

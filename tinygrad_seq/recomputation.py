@@ -10,7 +10,8 @@ from typing import Any
 from . import random
 from .autodiff import Targets, sweep
 from .frames import enable_grad, thread, tick
-from .graph import MultiNode, Node, Output, Value, backward_of, box, node_of, primitive, toposort
+from .graph import MultiNode, Node, Output, Value, box, node_of, toposort
+from .primitives import backward_of, primitive
 
 Function = Callable[..., Any]
 
