@@ -60,7 +60,8 @@ def dot_text(picture: Picture, *, shapes: bool = False, title: str | None = None
         f' color="{LINE}" fillcolor="{FILLS["op"]}"];',
         f'  edge [color="{EDGE}" arrowsize=0.55 penwidth=1.1 fontname="Helvetica" fontsize=9 fontcolor="{INK}"];',
     ]
-    lines += _ranks(picture)  # first: dot starts from the order in which it meets the boxes
+    early = bool(picture.rails) or any(state.towards < 0 for state in picture.states)  # see _ranks
+    lines += _ranks(picture) if early else []
     columns: dict[int | None, list[Box]] = defaultdict(list)
     for box in picture.boxes.values():
         columns[box.column].append(box)
@@ -69,6 +70,7 @@ def dot_text(picture: Picture, *, shapes: bool = False, title: str | None = None
     lines += [_box(picture, box, shapes, flow) for box in columns[None]]
     on_rails = {id for rail in picture.rails for id in rail}
     lines += [_edge(picture, edge, on_rails, flow) for edge in picture.edges]
+    lines += _finer_ranks(picture) if early else _ranks(picture) + _finer_ranks(picture)
     return "\n".join([*lines, "}", ""])
 
 
@@ -181,15 +183,21 @@ def mix(a: str, b: str, share: float) -> str:
 
 
 def _ranks(picture: Picture) -> list[str]:
-    lines = _order(picture)
-    lines += [
-        "  { rank=same; " + " -> ".join(f'"{id}"' for id in row) + " [style=invis]; }"
-        for row in picture.rows + picture.beside
-        if len(row) > 1
-    ]
-    lines += ["  { rank=same; " + " ".join(f'"{id}";' for id in rail) + " }" for rail in picture.rails if len(rail) > 1]
+    """The bottom row and the rails. dot starts from the order in which it meets the boxes: rails and loops that run backwards keep
+    their order only if it meets these lines first; elsewhere the order of the boxes themselves draws better.
+    """
+    rails = ["  { rank=same; " + " ".join(f'"{id}";' for id in rail) + " }" for rail in picture.rails if len(rail) > 1]
+    return _order(picture) + _chains(picture.rows[:1]) + rails
+
+
+def _finer_ranks(picture: Picture) -> list[str]:
+    lines = _chains(picture.rows[1:] + picture.beside)
     lines += [f'  {{ rank=same; "{edge.target}"; "{edge.source}"; }}' for edge in picture.edges if edge.flat]
     return lines + [f'  "{id}" -> "{picture.rows[0][0]}" [style=invis];' for id in picture.below if picture.columns]
+
+
+def _chains(rows: list[list[str]]) -> list[str]:
+    return ["  { rank=same; " + " -> ".join(f'"{id}"' for id in row) + " [style=invis]; }" for row in rows if len(row) > 1]
 
 
 def _order(picture: Picture) -> list[str]:

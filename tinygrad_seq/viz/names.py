@@ -45,7 +45,7 @@ def symbol(node: Node) -> str:
     name = node.prim.name
     if name == "getitem":
         return key_text(node.params.get("key"))
-    return SYMBOLS.get(name, name)
+    return str(SYMBOLS.get(name, name))
 
 
 def view(node: Node) -> str | None:
