@@ -30,7 +30,7 @@ class Settings:
     """How large, how long, how fast. The defaults take about a minute on two cores."""
 
     seed: int = 0
-    steps: int = 1800  # of the optimizer
+    steps: int = 1500  # of the optimizer
     embedding: int = 64  # E
     hidden: int = 256  # H
     batch: int = 32  # B: streams of text read side by side
