@@ -98,7 +98,7 @@ def sweep(
                 rows = whole(g, y, node.saved, *inputs, **params)
             else:
                 rows = whole(g, y, *inputs, **params)
-            contributions: list[Any] = []
+            contributions: list[Any] = []  # for the reader
             for a, row, x in zip(node.args, rows, node.raw):
                 q = None if row is None else a if type(a) is Node else node_of(a)
                 if q is None or (useful is not None and q not in useful):
@@ -115,7 +115,7 @@ def sweep(
                     _check(node, a, g, c)
                 if isinstance(c, Deferred):
                     pending = grads.get(q)
-                    if type(pending) is _Pending and pending.kind is type(c) and len(pending.parts) < c.chunk:
+                    if type(pending) is _Pending and pending.kind is type(c) and len(pending.parts) < pending.chunk:
                         pending.parts.append(c)
                     else:
                         _arrive(a, q, c, grads, heap)
@@ -150,19 +150,19 @@ def _on_a_path(outputs: Sequence[Value], targets: Targets) -> set[Node]:
 class _Pending:
     """What has arrived at a value while some of it is deferred."""
 
-    __slots__ = ("kind", "like", "parts", "total")
+    __slots__ = ("chunk", "kind", "like", "parts", "total")
 
     def __init__(self, total: Any, like: Any):
-        self.total, self.like, self.kind = total, like, Deferred
+        self.total, self.like, self.kind, self.chunk = total, like, Deferred, 0
         self.parts: list[Deferred] = []
 
     def __add__(self, c: Any) -> _Pending:
-        if type(c) is not self.kind or len(self.parts) >= c.chunk:
+        if type(c) is not self.kind or len(self.parts) >= self.chunk:
             self.settle()
             if not isinstance(c, Deferred):
                 self.total = c if self.total is None else self.total + c
                 return self
-            self.kind = type(c)
+            self.kind, self.chunk = type(c), c.chunk()
         self.parts.append(c)
         return self
 
@@ -208,7 +208,7 @@ def _settled(g: Any, dtype: Any) -> Any:
     return g if g.dtype == dtype else g.astype(dtype)
 
 
-def _as_values(node: Node) -> tuple[Any, list[Any]]:
+def _as_values(node: Node) -> tuple[Any, Sequence[Any]]:
     """The output and the arguments of a node as values again, to record its derivative. What was dropped stays its node."""
     outs = node.out if type(node) is MultiNode else (node.out,)
     y = (

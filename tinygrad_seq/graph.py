@@ -7,7 +7,7 @@ what no derivative reads dies at once. Node orders come from one clock and are a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,8 +92,8 @@ class Node:
     )
 
     prim: Any  # the Primitive; None: a leaf
-    args: list[Any]
-    raw: list[Any]
+    args: Sequence[Any]
+    raw: Sequence[Any]
     params: dict[str, Any]
     out: Any
     shape: Any  # for several outputs a tuple of shapes, and `dtype` of dtypes
@@ -162,7 +162,7 @@ def node_of(arg: Any) -> Node | None:
 def leaf(data: Any) -> Node:
     """The node of a value that the user made and wants the gradient of."""
     node = Node()
-    node.prim, node.args, node.raw, node.params = None, [], [], {}
+    node.prim, node.args, node.raw, node.params = None, (), (), {}
     node.out, node.shape, node.dtype = data, data.shape, data.dtype
     node.order, node.frame, node.saved, node.source = tick(), None, None, None
     node.notes = {0: Note(keep=True)}

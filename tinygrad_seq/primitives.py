@@ -5,7 +5,7 @@ The dispatch is the hottest code of the package, so it stands in three shapes (o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from .guards import check_forward, explain, foreign, user_line
 from .reads import reads
 
 F = TypeVar("F", bound=Callable[..., Any])
+NO_PARAMS: dict[str, Any] = {}  # of every node without parameters
 
 
 class Primitive:
@@ -46,15 +47,16 @@ class Primitive:
         self.equation: Callable[..., Any] | None = None  # what a fused op equals
         self.edge: Callable[[Any, tuple[int, ...]], Any] | None = None  # fits a cotangent to its argument's shape,
         self.raw_edge: Callable[[Any, tuple[int, ...]], Any] | None = None  # a bare one
-        self.plans: list[tuple[bool, tuple[int, ...]] | None] = [None] * 2 ** int(min(self.arrays, 8))  # see `plan`
+        self.plans: list[tuple[bool, int] | None] = [None] * 2 ** int(min(self.arrays, 8))  # see `plan`
 
-    def plan(self, tracked: int) -> tuple[bool, tuple[int, ...]]:
-        """Whether the derivative reads the output, and which arguments it does not read, given which need one (a bit mask)."""
+    def plan(self, tracked: int) -> tuple[bool, int]:
+        """Whether the derivative reads the output, and which arguments it does not, given which need one. Both are bit masks."""
         rules = [self.backward] if self.backward else [row for i, row in enumerate(self.rows) if tracked >> i & 1 and row]
         read = set().union(*(reads(rule, saves=self.saves) for rule in rules))
-        needed = range(8) if not rules or "*" in read or self.recorded else read
-        plan = (not rules or "y" in read, tuple(i for i in range(8) if tracked >> i & 1 and i not in needed))
-        self.plans[tracked] = plan
+        if not rules or "*" in read or self.recorded:
+            read |= {"y", *range(8)} if not rules else set(range(8))
+        unread = sum(1 << i for i in range(8) if tracked >> i & 1 and i not in read)
+        self.plans[tracked] = plan = ("y" in read, unread)
         return plan
 
 
@@ -125,8 +127,10 @@ def _general(prim: Primitive) -> Callable[..., Any]:
                 if source is inputs[i]:
                     inputs[i] = sources[i] = _as_it_is_now(source)
         keep_out, unread = prim.plans[tracked] or prim.plan(tracked)
-        for i in range(len(inputs)) if unread and arrays > 8 else unread:
-            inputs[i] = sources[i] if isinstance(sources[i], (Node, Output)) else inputs[i]
+        if unread:
+            for i, source in enumerate(sources):
+                if unread >> min(i, 7) & 1 and isinstance(source, (Node, Output)):
+                    inputs[i] = source
         record = _record_several if prim.multiple or prim.saves else _record
         return record(prim, sources, inputs, params, out, keep_out, modes)
 
@@ -140,19 +144,37 @@ def _unary(prim: Primitive) -> Callable[..., Any]:
     def call(a: Any = NOTHING, *others: Any, **params: Any) -> Any:
         if others or not isinstance(a, Value):
             return general(**params) if a is NOTHING else general(a, *others, **params)
-        x, node = a._data, a.node
+        x, source = a._data, a.node
         try:
-            out = run(x, **params)
+            out = run(x, **params) if params else run(x)
         except Exception as cause:
             raise explain(prim, [a], [x], params, cause) from (cause if foreign(prim) else None)
         modes = here.modes
         if modes.anomaly:
             check_forward(prim, [a], [x], out)
-        if node is None or not modes.record:
+        if source is None or not modes.record:
             return _constant(prim, out)
-        sources = [node if type(node) is Node else Output(node, a._index)]
+        sources = (source if type(source) is Node else Output(source, a._index),)
         keep_out, unread = plans[1] or prim.plan(1)
-        return _record(prim, sources, sources if unread else [x], params, out, keep_out, modes)
+        node = Node()  # `_record`, written out: a call costs a tenth of a small op
+        node.prim = prim
+        node.args = sources
+        node.raw = sources if unread else (x,)
+        node.params = params or NO_PARAMS
+        node.order = tick()
+        node.frame = modes.frame
+        node.notes = None
+        if modes.anomaly:
+            node.source = user_line()
+        if type(out) is not ndarray:
+            out = _array(out)
+        node.out = out if keep_out else None
+        node.shape = out.shape
+        node.dtype = out.dtype
+        value = new(Value.boxes)
+        value._data = out
+        value.node = node
+        return value
 
     return call
 
@@ -191,9 +213,27 @@ def _binary(prim: Primitive) -> Callable[..., Any]:
         elif y is right:
             y = right = _as_it_is_now(y)
         keep_out, unread = plans[tracked] or prim.plan(tracked)
-        sources = [left, right]
-        inputs = sources if len(unread) == 2 else [left if 0 in unread else x, right if 1 in unread else y]
-        return _record(prim, sources, inputs, params, out, keep_out, modes)
+        sources = (left, right)
+        inputs = sources if unread == 3 else (x, y) if not unread else (left, y) if unread == 1 else (x, right)
+        node = Node()
+        node.prim = prim
+        node.args = sources
+        node.raw = inputs
+        node.params = params or NO_PARAMS
+        node.order = tick()
+        node.frame = modes.frame
+        node.notes = None
+        if modes.anomaly:
+            node.source = user_line()
+        if type(out) is not ndarray:
+            out = _array(out)
+        node.out = out if keep_out else None
+        node.shape = out.shape
+        node.dtype = out.dtype
+        value = new(Value.boxes)
+        value._data = out
+        value.node = node
+        return value
 
     return call
 
@@ -213,14 +253,14 @@ def _constant(prim: Primitive, out: Any) -> Any:
 
 
 def _record(
-    prim: Primitive, sources: list[Any], inputs: list[Any], params: dict[str, Any], out: Any, keep_out: bool, modes: Modes
+    prim: Primitive, sources: Sequence[Any], inputs: Sequence[Any], params: dict[str, Any], out: Any, keep_out: bool, modes: Modes
 ) -> Any:
     """The result of a primitive as a value, with the node that made it."""
     node = Node()
     node.prim = prim
     node.args = sources
     node.raw = inputs
-    node.params = params
+    node.params = params or NO_PARAMS
     node.order = tick()
     node.frame = modes.frame
     node.notes = None
@@ -238,7 +278,7 @@ def _record(
 
 
 def _record_several(
-    prim: Primitive, sources: list[Any], inputs: list[Any], params: dict[str, Any], out: Any, keep_out: bool, modes: Modes
+    prim: Primitive, sources: Sequence[Any], inputs: Sequence[Any], params: dict[str, Any], out: Any, keep_out: bool, modes: Modes
 ) -> Any:
     """The same for a primitive with several outputs, or one that saves something for its rule."""
     saved = None
@@ -269,12 +309,14 @@ def _array(out: Any) -> Any:
 class Deferred(tuple[Any, ...]):
     """A cotangent that is cheaper to sum than to write out: zero outside a slice, or a product not yet multiplied.
 
-    The sweep collects the deferred cotangents of one value and sums them together, `chunk` of them at a time. Subclasses are the ops' own.
+    The sweep collects the deferred cotangents of one value and sums them together. Subclasses are the ops' own.
     """
 
     __slots__ = ()
 
-    chunk = 2**62
+    def chunk(self) -> int:
+        """How many such parts the sweep gathers before it sums them."""
+        return 2**62
 
     def write_out(self, like: Any) -> Any:
         """The cotangent alone, as an array or a value shaped like `like`."""

@@ -28,8 +28,10 @@ def sum_to(x: Any, /, shape: tuple[int, ...]) -> Any:
     added = x.ndim - len(shape)
     if added:
         x = x.sum(axis=tuple(range(added)))
+    if x.shape == shape:
+        return x
     stretched = tuple(i for i, (n, m) in enumerate(zip(x.shape, shape, strict=True)) if m == 1 and n != 1)
-    return x.sum(axis=stretched, keepdims=True) if stretched else x
+    return x.sum(axis=stretched, keepdims=True)
 
 
 defvjp(broadcast_to, lambda g, y, x, shape: sum_to(g, x.shape))

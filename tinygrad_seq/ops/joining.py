@@ -18,18 +18,22 @@ from ..primitives import backward_of, primitive
 
 
 @primitive(expects="arrays that agree in every axis but the one that is joined")
-def _concatenate(*arrays: Any, axis: int) -> Any:
+def join(*arrays: Any, axis: int) -> Any:
+    """`concatenate` of arrays that were looked at already."""
     return np.concatenate(arrays, axis)
 
 
-@backward_of(_concatenate)
+join.primitive.name = "concatenate"  # what the user called
+
+
+@backward_of(join)
 def _(g: Any, y: Any, *arrays: Any, axis: int) -> Any:
     return _split(g, _ends(a.shape[axis] for a in arrays)[:-1], axis)
 
 
 def concatenate(arrays: Iterable[Any], axis: int = 0) -> Any:
     """The arrays joined along an axis that they have."""
-    return _concatenate(*_some("concatenate", arrays), axis=axis)
+    return join(*_some("concatenate", arrays), axis=axis)
 
 
 @primitive(expects="arrays of one shape")

@@ -12,7 +12,7 @@ from ..errors import ShapeError, message
 from ..primitives import Deferred, defvjp, primitive
 from .broadcast import sum_to
 from .elementwise import multiply
-from .joining import as_array, concatenate
+from .joining import as_array, join
 from .reduction import sum
 from .shaping import diagonal, expand_dims, reshape, squeeze, swapaxes, transpose
 
@@ -27,21 +27,24 @@ def matmul(a: Any, b: Any) -> Any:
 
 class _Product(Deferred):
     """The cotangent p^T @ q, not yet multiplied. A weight that is used at T time steps receives T of them, summed as one product
-    of the stacked rows, [p_1; ...; p_T]^T @ [q_1; ...; q_T], a chunk of time steps at a time.
+    of the stacked rows, [p_1; ...; p_T]^T @ [q_1; ...; q_T], about a thousand rows at a time: fast, and little is held on to.
     """
 
     __slots__ = ()
 
-    chunk = 16
+    def chunk(self) -> int:
+        return 1 + 1024 // (1 + len(self[0]))
 
     @staticmethod
     def sum_of(parts: list[Any], like: Any) -> Any:
-        p, q = (concatenate(rows) for rows in zip(*parts, strict=True)) if len(parts) > 1 else parts[0]
-        return swapaxes(p, 0, 1) @ q
+        p, q = (join(*rows, axis=0) for rows in zip(*parts)) if len(parts) > 1 else parts[0]
+        return p.T @ q
 
 
 def _matmul_left(g: Any, y: Any, a: Any, b: Any) -> Any:
     """g @ b^T; a vector a was one row of a matrix, a vector b one column."""
+    if a.ndim == b.ndim == 2:
+        return g @ b.T
     if b.ndim == 1:
         return sum_to(expand_dims(g, -1) * b, a.shape)
     if a.ndim > 1:
