@@ -100,12 +100,16 @@ def sweep(
                 rows = whole(g, y, *inputs, **params)
             contributions: list[Any] = []  # for the reader
             for a, row, x in zip(node.args, rows, node.raw):
-                q = None if row is None else a if type(a) is Node else node_of(a)
-                if q is None or (useful is not None and q not in useful):
+                single = type(a) is Node
+                q = a if single else node_of(a)
+                if q is None or row is None or (useful is not None and q not in useful):
                     if watch:
                         contributions.append(None)
                     continue
-                c = row(g, y, *inputs, **params) if whole is None else row
+                if whole is not None:
+                    c = row
+                else:
+                    c = row(g, y, *inputs, **params) if params else row(g, y, *inputs)
                 if edge is not None and c.shape != x.shape:
                     c = edge(c, x.shape)
                 if watch:
@@ -113,13 +117,7 @@ def sweep(
                     contributions.append(c)
                 if anomaly:
                     _check(node, a, g, c)
-                if isinstance(c, Deferred):
-                    pending = grads.get(q)
-                    if type(pending) is _Pending and pending.kind is type(c) and len(pending.parts) < pending.chunk:
-                        pending.parts.append(c)
-                    else:
-                        _arrive(a, q, c, grads, heap)
-                elif create_graph or type(q) is MultiNode:
+                if not (single and type(c) is ndarray):  # deferred, recorded, a number, or one of several outputs
                     _arrive(a, q, c, grads, heap)
                 elif q not in grads:
                     grads[q] = c
@@ -175,16 +173,20 @@ class _Pending:
 
 
 def _arrive(at: Node | Output, node: Node, c: Any, grads: dict[Node, Any], heap: list[tuple[int, Node]]) -> None:
-    """Add the cotangent `c` to what has arrived at `at`, an output of `node`: the general case, which the sweep shortens for plain arrays."""
+    """Add the cotangent `c` to what has arrived at `at`, an output of `node`: the general case, which the sweep shortens for arrays."""
     before = grads.get(node)
+    if type(before) is _Pending:
+        if type(c) is before.kind and len(before.parts) < before.chunk:
+            before.parts.append(c)
+        else:
+            before + c
+        return
     if before is None:
         heappush(heap, (-node.order, node))
     if type(node) is MultiNode:
         assert isinstance(at, Output)
         slots = grads[node] = before or [None] * len(node.shape)
         slots[at.index] = _joined(slots[at.index], c, at)
-    elif type(before) is _Pending:
-        before + c
     else:
         grads[node] = _joined(before, c, at)
 
