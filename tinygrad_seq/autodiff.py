@@ -118,7 +118,11 @@ def sweep(
                 if anomaly:
                     _check(node, a, g, c)
                 if not (single and type(c) is ndarray):  # deferred, recorded, a number, or one of several outputs
-                    _arrive(a, q, c, grads, heap)
+                    pending = grads.get(q)
+                    if type(pending) is _Pending and type(c) is pending.kind and len(pending.parts) < pending.chunk:
+                        pending.parts.append(c)
+                    else:
+                        _arrive(a, q, c, grads, heap)
                 elif q not in grads:
                     grads[q] = c
                     heappush(heap, (-q.order, q))
@@ -175,12 +179,6 @@ class _Pending:
 def _arrive(at: Node | Output, node: Node, c: Any, grads: dict[Node, Any], heap: list[tuple[int, Node]]) -> None:
     """Add the cotangent `c` to what has arrived at `at`, an output of `node`: the general case, which the sweep shortens for arrays."""
     before = grads.get(node)
-    if type(before) is _Pending:
-        if type(c) is before.kind and len(before.parts) < before.chunk:
-            before.parts.append(c)
-        else:
-            before + c
-        return
     if before is None:
         heappush(heap, (-node.order, node))
     if type(node) is MultiNode:

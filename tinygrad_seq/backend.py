@@ -156,16 +156,12 @@ def to_numpy(x: Any) -> np.ndarray[Any, Any]:
     return np.asarray(x) if array_module(x) is np else x.get()
 
 
-_scalars: dict[tuple[float, Any], Any] = {}
+_halves = {np.dtype(name): np.array(0.5, name) for name in ("float16", "float32", "float64")}
 
 
-def scalar(value: float, like: Any) -> Any:
-    """A Python number in the form that multiplies `like` fastest: NumPy converts a bare number anew at each use."""
-    if type(like) is not np.ndarray or like.dtype.kind != "f":
-        return value
-    key = (value, like.dtype)
-    found = _scalars.get(key)
-    return found if found is not None else _scalars.setdefault(key, np.array(value, like.dtype))
+def half(like: Any) -> Any:
+    """The number 1/2 in the form that multiplies `like` fastest: NumPy converts a bare number anew at each use."""
+    return _halves.get(like.dtype, 0.5) if type(like) is np.ndarray else 0.5
 
 
 def special(x: Any) -> Any:

@@ -184,21 +184,22 @@ def _binary(prim: Primitive) -> Callable[..., Any]:
     run, plans, general, here = prim.function, prim.plans, _general(prim), thread
 
     def call(a: Any = NOTHING, b: Any = NOTHING, *others: Any, **params: Any) -> Any:
-        if others or params or not (isinstance(a, Value) or isinstance(b, Value)):
+        is_value_a, is_value_b = isinstance(a, Value), isinstance(b, Value)
+        if others or params or not (is_value_a or is_value_b):
             return general(a, b, *others, **params)
-        x, y, left, right, tracked = a, b, a, b, 0
-        if isinstance(a, Value):
-            x = a._data
-            if a.node is not None:
-                tracked, left = 1, a.node
-                if type(left) is not Node:
-                    left = Output(left, a._index)
-        if isinstance(b, Value):
-            y = b._data
-            if b.node is not None:
-                tracked, right = tracked | 2, b.node
-                if type(right) is not Node:
-                    right = Output(right, b._index)
+        x = left = a
+        y = right = b
+        tracked = 0
+        if is_value_a:
+            x, node = a._data, a.node
+            if node is not None:
+                tracked = 1
+                left = node if type(node) is Node else Output(node, a._index)
+        if is_value_b:
+            y, node = b._data, b.node
+            if node is not None:
+                tracked |= 2
+                right = node if type(node) is Node else Output(node, b._index)
         try:
             out = run(x, y)
         except Exception as cause:

@@ -507,7 +507,8 @@ def _one_tuple(sizes: tuple[Any, ...]) -> Any:
 Value.boxes = Tensor
 
 # In a loop over small arrays a call frame is a tenth of an operator's time: these operators are the ops themselves.
-for _name, _op in (("add", ops.add), ("sub", ops.subtract), ("mul", ops.multiply), ("truediv", ops.divide), ("matmul", ops.matmul)):
+_hot = {"add": ops.add, "sub": ops.subtract, "mul": ops.multiply, "truediv": ops.divide, "matmul": ops.matmul, "getitem": getitem}
+for _name, _op in _hot.items():
     setattr(Tensor, f"__{_name}__", _op)
 for _namespace in (ops, ops.linalg, Tensor):
     twins.speak(_namespace)

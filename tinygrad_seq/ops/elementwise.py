@@ -341,7 +341,7 @@ defvjp(arctanh, lambda g, y, x: g / ((1 - x) * (1 + x)))
 @elementwise
 def sigmoid(x: Any) -> Any:
     """Logistic function 1 / (1 + e^-x)."""
-    half = backend.scalar(0.5, x)
+    half = backend.half(x)
     y = np.tanh(half * x)  # not 1 / (1 + exp(-x)): exp overflows for x << 0
     y *= half
     y += half

@@ -95,8 +95,8 @@ class Slice(Deferred):
 
 @primitive
 def _sum_of_slices(*gs: Any, keys: list[Any], shape: tuple[int, ...]) -> Any:
-    total = backend.array_module(*gs).zeros(shape, gs[0].dtype)
-    for key, g in zip(keys, gs, strict=True):
+    total = backend.array_module(gs[0]).zeros(shape, gs[0].dtype)
+    for key, g in zip(keys, gs):
         _add_at(total, key, g)
     return total
 

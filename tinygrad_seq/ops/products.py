@@ -20,9 +20,10 @@ from .shaping import diagonal, expand_dims, reshape, squeeze, swapaxes, transpos
 @primitive(expects="a (..., n, k) and b (..., k, m), or vectors (k,), leading axes broadcast")
 def matmul(a: Any, b: Any) -> Any:
     """Matrix product a @ b: of vectors, matrices, or stacks of matrices whose leading axes broadcast."""
-    if getattr(a, "ndim", 0) > 2 and getattr(b, "ndim", 0) == 2:  # one product of all rows in the stack
+    axes = getattr(a, "ndim", 0)  # a list has none
+    if axes > 2 and getattr(b, "ndim", 0) == 2:  # one product of all rows in the stack
         return (a.reshape(math.prod(a.shape[:-1]), a.shape[-1]) @ b).reshape(*a.shape[:-1], b.shape[1])
-    return np.matmul(a, b)
+    return a @ b if axes else np.matmul(a, b)
 
 
 class _Product(Deferred):
