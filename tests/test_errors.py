@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import re
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -231,7 +232,7 @@ WRONG = {
     "normal around a Tensor": Wrong(lambda w: tg.random.normal(w.s, 1, 3), T, ("normal:", "loc", "standard_normal")),
     "integers": Wrong(lambda w: tg.random.integers(3, 3), V, ("integers:", "3")),
     "a generator": Wrong(lambda w: tg.random.uniform(rng="seed"), T, ("rng:", "'seed'")),
-    "a seed": Wrong(lambda w: tg.random.seed(-1), T, ("-1",)),
+    "a seed": Wrong(lambda w: tg.seed(-1), T, ("seed:", "-1")),
     # other names, other keywords
     "tg.cat": Wrong(lambda w: tg.cat([w.x]), A, ("'cat'", "tg.concatenate")),
     "tg.nothing": Wrong(lambda w: tg.nothing, A, ("'nothing'",)),
@@ -244,6 +245,7 @@ WRONG = {
     "dim in a list function": Wrong(lambda w: tg.stack([w.x], dim=1), T, ("stack:", "'dim'", "axis=")),
     "dim in linalg": Wrong(lambda w: tg.linalg.norm(w.x, dim=1), T, ("norm:", "'dim'", "axis=")),
     "dim in functional": Wrong(lambda w: F.softmax(w.x, dim=1), T, ("softmax:", "'dim'", "axis=")),
+    "retain_graph": Wrong(lambda w: w.loss.backward(retain_graph=True), T, ("backward:", "'retain_graph'", "leave it out")),
     "input": Wrong(lambda w: tg.sum(input=w.x), T, ("sum:", "'input'", "by position")),
     "other": Wrong(lambda w: tg.add(w.x, other=w.y), T, ("add:", "'other'", "by position")),
     "nothing at all": Wrong(lambda w: tg.tanh(), T, ("tanh:", "missing", "tanh(x)")),
@@ -255,6 +257,9 @@ WRONG = {
     "grad by nothing": Wrong(lambda w: tg.grad(w.loss), T, ("grad:", "'inputs'")),
     "a mean for a loc": Wrong(lambda w: tg.random.normal(mean=1), T, ("normal:", "'mean'", "loc=")),
     # layers and losses
+    "nn.LSTM": Wrong(lambda w: tg.nn.LSTM(3, 4), A, ("'LSTM'", "tg.scan")),
+    "F.mse_loss": Wrong(lambda w: F.mse_loss(w.x, w.x), A, ("'mse_loss'", "tg.square(x - y).mean()")),
+    "optim.AdamW": Wrong(lambda w: tg.optim.AdamW(w.linear.parameters()), A, ("'AdamW'", "tg.optim.Adam")),
     "Linear": Wrong(lambda w: w.linear(w.y), V, (Y, "(5, 3)", "Linear")),
     "Embedding": Wrong(lambda w: w.embedding(tg.tensor([7])), I, ("7", "Embedding")),
     "Embedding of floats": Wrong(lambda w: w.embedding(w.y), T, ("float32", "Embedding")),
@@ -385,14 +390,15 @@ def test_every_error_of_ours_is_also_a_builtin() -> None:
 
 # ---- One spelling each -----------------------------------------------------------------------------------------------------------------
 
-TABLES = {"NAMES": twins.NAMES, "FUNCTIONS": twins.FUNCTIONS, "METHODS": twins.METHODS}
+TABLES = {"NAMES": twins.NAMES, "FUNCTIONS": twins.FUNCTIONS, "METHODS": twins.METHODS, "LAYERS": twins.LAYERS}
+OWNERS = {tg: ("NAMES", "FUNCTIONS"), tg.nn: ("LAYERS",), F: ("LAYERS",), tg.optim: ("LAYERS",)}
 TWINS = [(table, name, twin) for table, names in TABLES.items() for name, twin in names.items()]
 
 
 @pytest.mark.parametrize(("table", "name", "twin"), TWINS, ids=lambda part: str(part)[:20])
 def test_a_name_of_pytorch_is_not_there_and_its_twin_is(table: str, name: str, twin: str) -> None:
     x = tg.ones(3)
-    for owner, tables in ((tg, ("NAMES", "FUNCTIONS")), (x, ("NAMES", "METHODS"))):
+    for owner, tables in (*OWNERS.items(), (x, ("NAMES", "METHODS"))):
         if table in tables:
             with pytest.raises(tg.errors.UnknownNameError, match=re.escape(twin)):
                 getattr(owner, name)
@@ -406,8 +412,16 @@ def test_a_name_of_pytorch_is_not_there_and_its_twin_is(table: str, name: str, t
 
 @pytest.mark.parametrize(("theirs", "ours"), twins.KEYWORDS.items())
 def test_a_keyword_of_pytorch_is_explained(theirs: str, ours: str) -> None:
+    functions = (tg.sum, tg.swapaxes, tg.concatenate, tg.var, tg.take, tg.random.normal)
+    function: Any = next(f for f in functions if ours in inspect.signature(f).parameters)
     with pytest.raises(tg.errors.ArgumentError, match=f"{theirs}= is called {ours}= here"):
-        tg.sum(tg.ones(3), **{theirs: 0})
+        function(tg.ones(3), **{theirs: 0})
+
+
+def test_no_keyword_is_recommended_that_the_function_does_not_have() -> None:
+    with pytest.raises(tg.errors.ArgumentError) as caught:
+        F.cross_entropy(tg.ones((2, 3)), np.array([0, 1]), dim=1)
+    assert "'dim'" in str(caught.value) and "axis" not in str(caught.value)
 
 
 if __name__ == "__main__":

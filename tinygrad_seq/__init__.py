@@ -51,6 +51,7 @@ from .ops import (
 from .ops import linalg as linalg
 from .ops.broadcast import elementwise as elementwise
 from . import random as random
+from .random import seed as seed
 from .creation import (
     arange as arange, asarray as asarray, eye as eye, from_dlpack as from_dlpack, full as full, full_like as full_like,
     linspace as linspace, ones as ones, ones_like as ones_like, tensor as tensor, zeros as zeros, zeros_like as zeros_like,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
@@ -27,11 +27,14 @@ _default: np.random.Generator | None = None  # made when first drawn from
 
 
 def seed(value: int) -> None:
-    """Start the default generator anew, so that everything drawn from it repeats."""
+    """Start the default generator anew, so that everything drawn from it repeats: initial weights, noise, samples.
+
+    Whoever is given an `rng` draws from that one, which a seed here does not touch; NumPy's own generators are others as well.
+    """
     global _default
-    if value is None:
-        raise ArgumentError(message("seed: None is no seed", expected="an int"))
-    _default = generator(value)
+    if not _is_seed(value):
+        raise ArgumentError(message(f"seed: {value!r} is no seed", expected="an int >= 0"))
+    _default = np.random.default_rng(int(value))
 
 
 def generator(rng: Rng = None) -> np.random.Generator:
@@ -42,9 +45,13 @@ def generator(rng: Rng = None) -> np.random.Generator:
         return _default
     if isinstance(rng, np.random.Generator):
         return rng
-    if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool) and rng >= 0:
+    if _is_seed(rng):
         return np.random.default_rng(int(rng))
     raise ArgumentError(message(f"rng: {rng!r} is no generator", expected="a numpy.random.Generator, an int seed >= 0, or None"))
+
+
+def _is_seed(value: Any) -> TypeGuard[int]:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= 0
 
 
 def get_state(rng: np.random.Generator | None = None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Arrays follow NumPy (`concatenate`, `expand_dims`, `axis=`, `keepdims=`). Knows 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import wraps
 from typing import Any, NoReturn, TypeVar, cast
 
@@ -45,7 +45,7 @@ FUNCTIONS = {  # as tg.name
     "empty": "tg.zeros(shape)", "empty_like": "tg.zeros_like(x)", "float": "tg.float32", "flatten": "tg.ravel(x)",
     "from_numpy": "tg.tensor(array)", "full_": "tg.full(shape, value)", "half": "tg.float16", "hstack": "tg.concatenate(arrays, axis=1)",
     "inference_mode": "tg.no_grad()", "int": "tg.int32", "is_tensor": "isinstance(x, tg.Tensor)", "load": "safetensors.numpy.load_file(path)",
-    "long": "tg.int64", "manual_seed": "tg.random.seed(value)", "multinomial": "tg.random.generator().choice(n, p=weights)",
+    "long": "tg.int64", "manual_seed": "tg.seed(value)", "multinomial": "tg.random.generator().choice(n, p=weights)",
     "rand": "tg.random.uniform(size=shape)", "randint": "tg.random.integers(low, high, size)",
     "randn": "tg.random.standard_normal(size)", "randperm": "tg.random.permutation(n)", "save": "safetensors.numpy.save_file({name: x.numpy()}, path)",
     "set_grad_enabled": "tg.no_grad() or tg.enable_grad()", "vstack": "tg.concatenate(arrays, axis=0)",
@@ -67,10 +67,34 @@ METHODS = {  # as x.name
     "unsqueeze_": _IN_PLACE.format("x[None]"), "zero_": "x[...] = 0; a gradient: x.grad = None",
 }  # fmt: skip
 
+_LSTM = "write its step as a function, then tg.scan(step, xs, (h, c), weights)"
+_GRU = "write its step as a function, then tg.scan(step, xs, h, weights)"
+_DROPOUT = "x * (tg.random.uniform(size=x.shape) >= p) / (1 - p) while self.training"
+
+LAYERS = {  # as tg.nn.name, tg.nn.functional.name and tg.optim.name
+    "AdamW": "tg.optim.Adam(parameters, lr); inside tg.no_grad() also p[...] = p * (1 - lr * decay)",
+    "BCEWithLogitsLoss": "(tg.logaddexp(0, x) - x * y).mean()", "CrossEntropyLoss": "tg.nn.functional.cross_entropy(logits, targets)",
+    "Dropout": _DROPOUT, "GRU": _GRU, "GRUCell": _GRU, "L1Loss": "tg.abs(x - y).mean()", "LSTM": _LSTM, "LSTMCell": _LSTM,
+    "LogSoftmax": "tg.nn.functional.log_softmax(x, axis)", "MSELoss": "tg.square(x - y).mean()", "ModuleDict": "a plain dict of modules",
+    "ModuleList": "a plain list of modules", "NLLLoss": "tg.nn.functional.cross_entropy(logits, targets), of the scores before log_softmax",
+    "ParameterDict": "a plain dict of parameters", "ParameterList": "a plain list of parameters",
+    "RNNCell": "tg.nn.functional.rnn_step(x, h, w_ih, w_hh, b_ih, b_hh)", "ReLU": "tg.nn.functional.relu(x)", "Sigmoid": "tg.sigmoid(x)",
+    "Sequential": "a list: for layer in self.layers: x = layer(x)", "Softmax": "tg.nn.functional.softmax(x, axis)", "Tanh": "tg.tanh(x)",
+    "binary_cross_entropy_with_logits": "(tg.logaddexp(0, x) - x * y).mean()", "dropout": _DROPOUT, "l1_loss": "tg.abs(x - y).mean()",
+    "lr_scheduler": "an attribute: optimizer.lr = ... before a step", "mse_loss": "tg.square(x - y).mean()",
+    "nll_loss": "tg.nn.functional.cross_entropy(logits, targets), of the scores before log_softmax", "one_hot": "tg.one_hot(ids, num_classes)",
+    "pad": "tg.pad(x, pad_width)", "sigmoid": "tg.sigmoid(x)", "tanh": "tg.tanh(x)", "utils": "tg.optim.clip_grad_norm_(parameters, max_norm)",
+}  # fmt: skip
+
 
 def no_such_function(name: str, module: Any) -> NoReturn:
     """Raise what `tg.name` raises for a name that is not there: it tells NumPy's name where PyTorch has another."""
-    _no_such_name(f"tinygrad_seq has no {name!r}", FUNCTIONS.get(name) or NAMES.get(name), name, module)
+    _no_such_name(f"tinygrad_seq has no {name!r}", FUNCTIONS.get(name) or NAMES.get(name) or LAYERS.get(name), name, module)
+
+
+def no_such_layer(name: str, module: Any) -> NoReturn:
+    """Raise what `tg.nn.name` and the like raise for a name that is not there: it tells how the same thing is written here."""
+    _no_such_name(f"{module.__name__} has no {name!r}", LAYERS.get(name), name, module)
 
 
 def no_such_method(name: str, tensor: Any) -> NoReturn:
@@ -105,12 +129,14 @@ KEYWORDS = {
 KEYWORD_ADVICE = {
     "out": "assign the result: y = ...", "where": "tg.where(mask, x, fill) first, then the op", "initial": "combine the result with it",
     "dtype": "x.astype(dtype) first", "input": "pass the arrays by position", "other": "pass the arrays by position",
+    "retain_graph": "leave it out: a graph lives as long as something refers to it",
 }  # fmt: skip
 
 
-def advice(keyword: str) -> str:
-    """What to write in place of a keyword that does not exist here; nothing where there is nothing to say."""
-    return KEYWORD_ADVICE.get(keyword) or (f"{keyword}= is called {KEYWORDS[keyword]}= here" if keyword in KEYWORDS else "")
+def advice(keyword: str, among: Collection[str] = KEYWORDS.values()) -> str:
+    """What to write in place of a keyword that does not exist, `among` those that do; nothing where there is nothing to say."""
+    ours = KEYWORDS.get(keyword)
+    return KEYWORD_ADVICE.get(keyword) or (f"{keyword}= is called {ours}= here" if ours in among else "")
 
 
 def wrong_call(f: Callable[..., Any], keywords: Mapping[str, Any], cause: Exception) -> ArgumentError:
@@ -120,7 +146,7 @@ def wrong_call(f: Callable[..., Any], keywords: Mapping[str, Any], cause: Except
     unknown = [k for k in keywords if k not in parameters]
     problem = f"no argument {unknown[0]!r}" if unknown else str(cause).rpartition("()")[2].strip()
     names = ", ".join(_as_written(p) for p in parameters.values() if p.name != "self")
-    do = advice(unknown[0]) if unknown else ""
+    do = advice(unknown[0], parameters) if unknown else ""
     return ArgumentError(message(f"{name}: {problem}", expected=f"{name}({names})", do=do))
 
 
