@@ -160,7 +160,10 @@ def test_without_a_renderer_the_dot_is_kept_and_the_rest_goes_on(model, tmp_path
 
 
 def test_help_tells_what_there_is(capsys):
-    for arguments, words in [(["--help"], ["demo"]), (["demo", "--help"], ["--out DIR", "--seed", "--quick", "bptt_terms"])]:
+    for arguments, words in [
+        (["--help"], ["demo", "--version"]),
+        (["demo", "--help"], ["--out DIR", "--seed", "--quick", "bptt_terms"]),
+    ]:
         with pytest.raises(SystemExit) as left:
             cli.main(arguments)
         shown = capsys.readouterr().out
@@ -174,6 +177,23 @@ def test_wrong_arguments_leave_with_code_2(arguments, capsys):
     with pytest.raises(SystemExit) as left:
         cli.main(arguments)
     assert left.value.code == 2 and "usage: tinygrad-seq" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_made_is_told_without_a_traceback(tmp_path, capsys):
+    (tmp_path / "file").write_text("not a folder")
+    for folder in (tmp_path / "file", tmp_path / "file" / "within"):
+        assert cli.main(["demo", "--out", str(folder)]) == 1
+        told = capsys.readouterr().err
+        assert f"tinygrad-seq: {folder}: " in told and "--out" in told
+
+
+def test_an_interrupt_ends_the_progress_bar_before_it_is_told(monkeypatch, tmp_path, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tg.optim.Optimizer, "step", interrupt)
+    assert cli.main(["demo", "--out", str(tmp_path), "--quick"]) == 1
+    assert capsys.readouterr().err.endswith("\ntinygrad-seq: stopped\n")
 
 
 def test_an_explained_error_leaves_with_code_1_and_no_traceback(tmp_path, monkeypatch, capsys):

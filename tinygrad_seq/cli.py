@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 
+from . import __version__
 from .errors import TinygradError
 
 
@@ -21,6 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(arguments.run(arguments))
     except TinygradError as error:
         print(f"\ntinygrad-seq: {error}", file=sys.stderr)
+    except BrokenPipeError:  # who read the output has seen enough: `tinygrad-seq demo --out demo | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        print(f"\ntinygrad-seq: {error.filename}: {error.strerror}\n  do: choose another --out", file=sys.stderr)
     except KeyboardInterrupt:
         print("\ntinygrad-seq: stopped", file=sys.stderr)
     return 1
@@ -32,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Sequence models whose computational graph has time in it.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"tinygrad_seq {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     demo = commands.add_parser(
@@ -70,10 +77,9 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 def natural_number(text: str) -> int:
     """An argument that counts something."""
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
-    return number
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number such as 0, 1, 2")
+    return int(text)
 
 
 if __name__ == "__main__":

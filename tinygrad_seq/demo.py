@@ -125,22 +125,21 @@ def learn(model: CharRNN, train: Any, settings: Settings) -> None:
     )
     adam = optim.Adam(model.parameters(), lr=settings.learning_rate)
     windows = _forever(train, B, T)
-    progress = _progress_bar(settings.steps)
     average = math.log(model.score.out_features)
     h: Any = None
-    for step in range(settings.steps):
-        inputs, targets, first = next(windows)
-        scores, h = model(inputs, None if first else h.detach())
-        loss = F.cross_entropy(scores, targets)
-        adam.zero_grad()
-        loss.backward()
-        optim.clip_grad_norm_(model.parameters(), settings.clip)
-        adam.lr = settings.learning_rate * (1 - step / settings.steps)
-        adam.step()
-        average += (loss.item() - average) * max(0.02, 1 / (step + 1))
-        progress.set_postfix_str(f"{average / math.log(2):.3f} bits per character", refresh=False)
-        progress.update()
-    progress.close()
+    with _progress_bar(settings.steps) as progress:
+        for step in range(settings.steps):
+            inputs, targets, first = next(windows)
+            scores, h = model(inputs, None if first else h.detach())
+            loss = F.cross_entropy(scores, targets)
+            adam.zero_grad()
+            loss.backward()
+            optim.clip_grad_norm_(model.parameters(), settings.clip)
+            adam.lr = settings.learning_rate * (1 - step / settings.steps)
+            adam.step()
+            average += (loss.item() - average) * max(0.02, 1 / (step + 1))
+            progress.set_postfix_str(f"{average / math.log(2):.3f} bits per character", refresh=False)
+            progress.update()
 
 
 def _forever(ids: Any, batch: int, steps: int) -> Iterator[tuple[Any, Any, bool]]:
