@@ -148,7 +148,9 @@ def test_every_use_of_a_weight_is_a_copy_of_its_own_in_one_colour():
     )
     boxes = [box for box in read([loss]).boxes.values() if box.kind == "weight"]
     assert Counter(box.label for box in boxes) == uses == Counter(W_x=4, W_h=4, b=4, W_y=4)
-    fills = {(label, fill) for label, fill in re.findall(r'label="(W_x|W_h|b|W_y)" fillcolor="(#\w{6})"', draw(loss).dot)}
+    fills = {
+        (label, fill) for label, fill in re.findall(r'label=(<W<FONT[^>]*>[xhy]</FONT>>|"b") fillcolor="(#\w{6})"', draw(loss).dot)
+    }
     assert len(fills) == len({fill for _, fill in fills}) == 4
 
 
@@ -281,7 +283,62 @@ def test_control_characters_are_shown_as_such():
 
 
 def test_shapes_are_written_on_demand():
-    assert 'label="W_x\\n3×5"' in draw(elman(2), shapes=True).dot
+    dot = draw(elman(2), shapes=True).dot
+    assert 'label=<W<FONT POINT-SIZE="8">x</FONT><BR/>3×5>' in dot
+    assert 'label="tanh\\n2×5"' in dot
+
+
+def test_the_shapes_of_several_results_are_told_once():
+    x = tg.tensor(np.ones((2, 6)), requires_grad=True)
+    assert 'label="split\\n3 of 2×2"' in draw(sum(tg.split(x, 3, axis=1)), shapes=True).dot
+    assert 'label="split\\n2×1, 2×5"' in draw([part.sum() for part in tg.split(x, [1], axis=1)], shapes=True).dot
+
+
+def test_a_constant_without_a_name_shows_its_shape_once():
+    w = tg.tensor(np.ones((3, 2)), requires_grad=True)
+    assert 'label="(4, 3)"' in draw(np.ones((4, 3)) @ w, shapes=True).dot
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("W_h", "<W{h}>"),
+        ("b_ih", "<b{ih}>"),
+        ("θ_1", "<θ{1}>"),
+        ('W_h <b> & "c"', "<W{h} &lt;b&gt; &amp; &quot;c&quot;>"),
+        ("W_h\nof the cell", "<W{h}<BR/>of the cell>"),
+        ("weight_hh_l0", '"weight_hh_l0"'),
+        ("W_hidden", '"W_hidden"'),
+        ("W_h_2", '"W_h_2"'),
+        ("W_", '"W_"'),
+        ("_h", '"_h"'),
+    ],
+)
+def test_the_index_of_a_symbol_is_written_small(name, label):
+    label = re.sub(r"\{(\w+)\}", r'<FONT POINT-SIZE="8">\1</FONT>', label)
+    drawing = draw(tg.exp(tg.tensor(1.0, requires_grad=True, name=name)))
+    assert f"[label={label} " in drawing.dot
+    texts = [html.unescape(text).replace("\xa0", " ") for text in re.findall(r"<text[^>]*>(.*?)</text>", svg_of(drawing.dot))]
+    shown = name.replace("_", "", 1) if "FONT" in label else name
+    assert shown.replace("\n", "") in "".join(texts)
+
+
+def test_parameters_of_one_module_are_named_alike():
+    model = tg.nn.Module()
+    model.one, model.two, model.rnn = tg.nn.Linear(3, 3), tg.nn.Linear(3, 2, bias=False), tg.nn.RNN(3, 3)
+    hs, _ = model.rnn(model.one(data(rng(), 2, 1, 3)))
+    for name, p in model.named_parameters():
+        p.name = name
+    labels = set(re.findall(r'label="([^"]*(?:weight|bias)[^"]*)"', draw(model.two(hs)).dot))
+    assert labels == {"one.weight", "one.bias", "two.weight", "weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"}
+
+
+def test_what_is_no_result_is_refused():
+    for given in (tg.tensor(1.0, requires_grad=True), [], [tg.nn.Parameter([1.0])]):
+        with pytest.raises(GraphError, match="nothing was computed"):
+            draw(given)
+    with pytest.raises(ArgumentError, match="ndarray is no Tensor"):
+        draw(np.ones(3))
 
 
 # ---- Gradients ------------------------------------------------------------------------------------------------------------------------

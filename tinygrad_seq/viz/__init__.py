@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..errors import GraphError, message
 from ..graph import Value, require_recorded
 from .dot import dot_text
 from .gradients import flow_of
@@ -21,10 +22,16 @@ def draw(
     it is. Of more than 12 steps the first three and the last two are shown, with full=True all. shapes=True writes shapes. gradients=True
     lets every edge show the norm of the gradient that flows back along it, and every copy of a weight the norm of its term.
     """
-    values: list[Any] = [outputs] if isinstance(outputs, Value) else list(outputs)
+    values: list[Any] = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
     for value in values:
         require_recorded(value, "draw")
     picture = read(values, full=full)
+    if not picture.boxes:
+        raise GraphError(
+            message(
+                "draw: nothing was computed yet", expected="results of ops", do="draw what was computed from it, such as a loss"
+            )
+        )
     flow = flow_of(values, picture) if gradients else None
     steps = len(picture.columns) - len(picture.initial) + max(len(picture.hidden) - 1, 0)
     return Drawing(dot_text(picture, shapes=shapes, title=title, flow=flow), picture.counts(), len(picture.edges), steps)

@@ -3,14 +3,19 @@
 - One cluster per step, the initial states among them, in the order of invisible points beneath them.
 - An edge from step to step never decides a rank, and is spelled from right to left: Graphviz 2 draws the other spelling twice.
 - A state that runs sideways has all its boxes on one rank; one that comes back down is spelled upside down.
-- Colours have six digits: Graphviz 2 reads #fff as black. Labels are plain text with Unicode subscripts, which no renderer misreads.
+- Colours have six digits: Graphviz 2 reads #fff as black.
+- Labels are plain text with Unicode subscripts, which no renderer misreads. Unicode lacks those of many letters, so the h of W_h is
+  small instead: SUB is drawn into the line below, and not lowered at all by browsers that know no baseline-shift.
 """
 
 from __future__ import annotations
 
+import html
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping
+from typing import Any
 
 from .gradients import Flow
 from .picture import LEAVES, OPS, Box, Edge, Picture
@@ -76,9 +81,29 @@ def dot_text(picture: Picture, *, shapes: bool = False, title: str | None = None
 
 def quote(text: str) -> str:
     """A DOT string that shows exactly this text, whatever is in it."""
+    return '"' + _printable(text).replace("&", "&amp;").replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+def label_of(text: str) -> str:
+    """A DOT label that shows this text; of a symbol with an index, as W_h or b_ih, the index small."""
+    symbol = re.match(r"([^\W\d_])_([A-Za-z0-9]{1,3})(?![A-Za-z0-9_.])", text)
+    if symbol is None:
+        return quote(text)
+    rest = html.escape(_printable(text[symbol.end() :])).replace("\n", "<BR/>")
+    return f'<{symbol[1]}<FONT POINT-SIZE="8">{symbol[2]}</FONT>{rest}>'
+
+
+def _printable(text: str) -> str:
     text = "".join(c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cs") else "�" for c in text)
-    text = text if len(text) <= 60 else text[:57] + "..."
-    return '"' + text.replace("&", "&amp;").replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def size_of(shape: Any) -> str:
+    """A shape as text: 2×3; of an op with several results 4 of 2×3, or one after the other."""
+    if shape and isinstance(shape[0], tuple):
+        sizes = [size_of(part) for part in shape]
+        return f"{len(sizes)} of {sizes[0]}" if len({*sizes}) == 1 else ", ".join(sizes)
+    return "×".join(map(str, shape))
 
 
 def _attributes(given: Mapping[str, object]) -> str:
@@ -118,14 +143,17 @@ def _box(picture: Picture, box: Box, shapes: bool, flow: Flow | None) -> str:
         look = {"fontname": '"Helvetica-Bold"'}
     elif box.kind == "more":
         look = {"shape": "plaintext", "style": '""', "fontsize": 14}
-    if shapes and box.shape is not None and box.kind != "more":
-        label += "\n" + "×".join(map(str, box.shape)) if box.shape != () else ""
+    told = box.kind == "more" or label == str(box.shape)  # a constant without a name shows its shape anyway
+    if shapes and box.shape and not told:
+        label += "\n" + size_of(box.shape)
         look.pop("fixedsize", None)
     if flow is not None and box.kind == "weight" and box.id in flow.terms:
         norm = flow.terms[box.id]
         label += f"\n{norm:.2g}"
         look["penwidth"] = f"{1 + 2 * flow.share(norm):.2f}"
-    given = {"label": quote(label), **look, "fillcolor": f'"{fill}"', "color": line and f'"{line}"'}
+    if "\n" in label:
+        look["margin"] = '"0.09,0.06"'  # Graphviz 14 sets the first of two lines close to the edge
+    given = {"label": label_of(label), **look, "fillcolor": f'"{fill}"', "color": line and f'"{line}"'}
     return f'  "{box.id}" [{_attributes(given)}];'
 
 

@@ -108,11 +108,12 @@ class Names:
     def __init__(self, tape: list[Node], views: dict[Node, View]):
         self.views = views
         self.leaves = {node: i for i, node in enumerate(n for n in tape if n.prim is None)}
-        tails: Counter[str] = Counter()
-        for leaf in self.leaves:
-            parts = (leaf.notes_of(0).name or "").split(".")
-            tails.update({".".join(parts[k:]) for k in range(len(parts))})
-        self.tails = tails
+        given = [leaf.notes_of(0).name or "" for leaf in self.leaves]
+        self.tails = Counter(end for name in given for end in {*_ends(name)})
+        self.depths: dict[str, int] = {}  # module: which end of a name tells its parameters from all others
+        for name in given:
+            module = name.rpartition(".")[0]
+            self.depths[module] = max(self.depths.get(module, 0), self._depth(name))
 
     def owner(self, arg: Any) -> Any:
         """The leaf behind a view, or the constant itself."""
@@ -128,12 +129,22 @@ class Names:
         return self.leaves[leaf]
 
     def of(self, owner: Any) -> str:
-        """What to write on the box: the end of the name that no other leaf shares, a number, or a shape."""
+        """What to write on the box: the end of the name that tells the parameters of its module from others, a number, or a shape."""
         name = self.given(owner)
         if name:
-            parts = name.split(".")
-            ends = [".".join(parts[k:]) for k in range(len(parts) - 1, -1, -1)]
-            return next((end for end in ends if end and self.tails[end] <= 1), name)
+            depth = max(self._depth(name), self.depths.get(name.rpartition(".")[0], 0))
+            return _ends(name)[depth]
         if isinstance(owner, Node):
             return "θ" + (below(self.leaves[owner] + 1) if len(self.leaves) > 1 else "")
         return value_of_constant(owner) or str(tuple(getattr(owner, "shape", ())))
+
+    def _depth(self, name: str) -> int:
+        """Which of its ends is the first that no other leaf shares; the whole name where all are shared."""
+        ends = _ends(name)
+        return next((k for k, end in enumerate(ends) if end and self.tails[end] <= 1), len(ends) - 1)
+
+
+def _ends(name: str) -> list[str]:
+    """The ends of a dotted name, the shortest first: c, b.c, a.b.c."""
+    parts = name.split(".")
+    return [".".join(parts[k:]) for k in range(len(parts) - 1, -1, -1)]

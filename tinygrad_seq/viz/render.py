@@ -65,7 +65,7 @@ class Drawing:
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{n} {kind}{'s' * (n > 1 and kind not in ('more', 'loss'))}" for kind, n in sorted(self._counts.items()))
-        steps = f" in {self._steps} steps" if self._steps else ""
+        steps = f" in {self._steps} steps" if self._steps else ", without steps of time: see help(tg.draw)"
         return f"<Drawing of {sum(self._counts.values())} boxes ({shown}) and {self._edges} edges{steps}>"
 
 
