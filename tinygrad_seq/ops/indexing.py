@@ -9,6 +9,7 @@ Integers outside the array are an error on the CPU; CuPy wraps them around witho
 from __future__ import annotations
 
 import math
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -307,7 +308,7 @@ def one_hot(indices: Any, /, num_classes: int, dtype: Any = np.float32) -> Any:
         raise ArgumentError(f"{indices.dtype} is no type of an index")
     if isinstance(indices, np.ndarray) and ((indices < 0) | (indices >= num_classes)).any():
         raise IndexError_(f"an index lies outside 0 .. {num_classes - 1}")
-    return (indices[..., None] == backend.array_module(indices).arange(num_classes)).astype(dtype)
+    return (indices[..., None] == backend.array_module(indices).arange(index(num_classes))).astype(dtype)
 
 
 # ---- Order ---------------------------------------------------------------------------------------------------------------------

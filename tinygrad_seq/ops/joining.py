@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cache
+from operator import index
 from typing import Any
 
 import numpy as np
 
 from .. import backend
-from ..errors import AxisError, ShapeError, message
+from ..errors import ArgumentError, AxisError, ShapeError, describe, message
 from ..graph import Value, raw
 from ..primitives import backward_of, primitive
 
@@ -55,6 +56,8 @@ def stack(arrays: Iterable[Any], axis: int = 0) -> Any:
 
 
 def _some(who: str, arrays: Iterable[Any]) -> list[Any]:
+    if not isinstance(arrays, Iterable):
+        raise ArgumentError(message(f"{who}: {describe(arrays)} is no sequence of arrays", expected="a list or a tuple of arrays"))
     several = [as_array(x) for x in arrays]
     if not several:
         raise ShapeError(message(f"{who}: no arrays", expected="at least one"))
@@ -115,7 +118,12 @@ def _cut(who: str, x: Any, places: int | Sequence[int], axis: int, n: int) -> tu
         each, more = divmod(n, int(places))
         ends = _ends(each + (i < more) for i in range(places))[:-1]
     else:
-        ends = tuple(min(max(int(i) + n if i < 0 else int(i), 0), n) for i in places)
+        try:
+            given = [index(i) for i in places]
+        except TypeError:
+            whole = "a number of sections, or the places to cut at, which are integers"
+            raise ArgumentError(message(f"{who}: cannot cut at {places!r}", expected=whole)) from None
+        ends = tuple(min(max(i + n if i < 0 else i, 0), n) for i in given)
         if list(ends) != sorted(ends):
             raise ShapeError(message(f"{who}: the places {list(places)} to cut at do not ascend", expected=f"0 <= ... <= {n}"))
     return _split(x, ends, axis)  # type: ignore[no-any-return]

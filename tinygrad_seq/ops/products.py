@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from operator import index
 from typing import Any
 
 import numpy as np
 
-from ..errors import ShapeError, message
+from ..errors import ArgumentError, ShapeError, message
 from ..primitives import Deferred, defvjp, primitive
 from .broadcast import sum_to
 from .elementwise import multiply
-from .joining import as_array, join
+from .joining import as_array, join, place
 from .reduction import sum
 from .shaping import diagonal, expand_dims, reshape, squeeze, swapaxes, transpose
 
@@ -117,10 +118,7 @@ def tensordot(a: Any, b: Any, axes: int | Sequence[int | Sequence[int]] = 2) -> 
     axes: how many of the last axes of a meet as many of the first of b; or (axes of a, axes of b).
     """
     a, b = as_array(a), as_array(b)
-    if isinstance(axes, (int, np.integer)):
-        left, right = list(range(a.ndim - axes, a.ndim)), list(range(axes))
-    else:
-        left, right = ([i % x.ndim for i in _several(given)] for x, given in zip((a, b), axes, strict=True))
+    left, right = ([place("tensordot", i, x.ndim) for i in given] for x, given in zip((a, b), _pairs(axes, a, b), strict=True))
     if [a.shape[i] for i in left] != [b.shape[i] for i in right]:
         raise ShapeError(
             message(
@@ -139,8 +137,19 @@ def tensordot(a: Any, b: Any, axes: int | Sequence[int | Sequence[int]] = 2) -> 
     return reshape(y, (*n, *m))
 
 
-def _several(axes: int | Sequence[int]) -> Sequence[int]:
-    return axes if isinstance(axes, Iterable) else (axes,)
+def _pairs(axes: int | Sequence[int | Sequence[int]], a: Any, b: Any) -> list[list[int]]:
+    """The axes of a and those of b, each a list."""
+    try:
+        if isinstance(axes, Iterable):
+            of_a, of_b = ([index(i) for i in (given if isinstance(given, Iterable) else (given,))] for given in axes)
+            return [of_a, of_b]
+        count = index(axes)
+    except (TypeError, ValueError):
+        expected = "how many axes to sum over, or (axes of a, axes of b), which are integers"
+        raise ArgumentError(message(f"tensordot: axes={axes!r}", expected=expected)) from None
+    if not 0 <= count <= min(a.ndim, b.ndim):
+        raise ShapeError(message(f"tensordot: no {count} axes to sum over", got=f"a {a.shape}, b {b.shape}"))
+    return [[*range(a.ndim - count, a.ndim)], [*range(count)]]
 
 
 def trace(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:

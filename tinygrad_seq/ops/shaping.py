@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import backend
-from ..errors import ArgumentError, ShapeError, message
+from ..errors import ArgumentError, ShapeError, describe, message
 from ..graph import Value, box, raw
 from ..primitives import defvjp, primitive
 from .broadcast import sum_to
@@ -134,6 +134,8 @@ def repeat(x: Any, repeats: int | Sequence[int], axis: int | None = None) -> Any
     if axis is None:
         x, axis = ravel(x), 0
     counts = np.asarray(backend.to_numpy(raw(repeats)))
+    if counts.dtype.kind not in "iub":
+        raise ArgumentError(message(f"repeat: {describe(repeats)} does not count repeats", expected="integers"))
     if counts.size == 1:
         return _repeat(x, int(counts.reshape(())), axis)
     n = x.shape[place("repeat", axis, x.ndim)]
@@ -206,14 +208,16 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0
     """
     x = as_array(x)
     try:
-        widths = tuple((int(before), int(after)) for before, after in np.broadcast_to(np.asarray(pad_width), (x.ndim, 2)))
-    except ValueError:
-        widths = ((-1, -1),)
-    if any(width < 0 for pair in widths for width in pair):
+        given = np.asarray(pad_width)
+        widths = tuple((int(before), int(after)) for before, after in np.broadcast_to(given, (x.ndim, 2)))
+        fits = given.dtype.kind in "iu" and not (given < 0).any()
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
         raise ShapeError(
             message(
                 f"pad: pad_width {pad_width!r} does not fit an array of {x.ndim} axes",
-                expected="n, (before, after), or ((before, after), ...) for each axis, none negative",
+                expected="n, (before, after), or ((before, after), ...) for each axis: integers, none negative",
             )
         )
     if mode == "constant":
