@@ -46,6 +46,17 @@ def test_the_example_of_the_readme_learns_adds_up_and_draws(
     assert (tmp_path / "first_bit.svg").read_text(encoding="utf-8").lstrip().startswith("<?xml")
 
 
+def test_the_loop_of_the_readme_is_drawn_with_its_gradients_and_repeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    losses = []
+    for _ in range(2):
+        known: dict[str, Any] = {"tg": tg}
+        exec(blocks(ROOT / "README.md", "python")[1], known)
+        losses.append(known["loss"].item())
+    assert losses[0] == losses[1]
+    assert "t = 4" in (tmp_path / "my_rnn.svg").read_text(encoding="utf-8")
+
+
 def test_the_op_of_contributing_has_the_right_derivative() -> None:
     known: dict[str, Any] = {"np": np, "elementwise": tg.elementwise, "defvjp": tg.defvjp, "sigmoid": tg.sigmoid}
     exec(blocks(ROOT / "CONTRIBUTING.md", "python")[0], known)
