@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import op_table
 import pytest
 
 import tinygrad_seq as tg
@@ -20,7 +21,7 @@ each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path
 
 def blocks(path: Path, info: str) -> list[str]:
     """The fenced blocks of a document that open with ```info."""
-    return re.findall(rf"(?ms)^```{re.escape(info)}$\n(.*?)^```$", path.read_text(encoding="utf-8"))
+    return re.findall(rf"(?ms)^ *```{re.escape(info)}$\n(.*?)^ *```$", path.read_text(encoding="utf-8"))
 
 
 def test_every_difference_from_pytorch_is_as_told() -> None:
@@ -57,10 +58,17 @@ def test_the_loop_of_the_readme_is_drawn_with_its_gradients_and_repeats(tmp_path
     assert "t = 4" in (tmp_path / "my_rnn.svg").read_text(encoding="utf-8")
 
 
-def test_the_op_of_contributing_has_the_right_derivative() -> None:
-    known: dict[str, Any] = {"np": np, "elementwise": tg.elementwise, "defvjp": tg.defvjp, "sigmoid": tg.sigmoid}
+def test_the_op_of_contributing_is_what_its_row_says() -> None:
+    known: dict[str, Any] = {"Any": Any, "np": np, "elementwise": tg.elementwise, "defvjp": tg.defvjp, "sigmoid": tg.sigmoid}
     exec(blocks(ROOT / "CONTRIBUTING.md", "python")[0], known)
-    testing.check_grads(known["softplus"], [np.linspace(-3, 3, 7)])
+    softplus = known["softplus"]
+    [text] = blocks(ROOT / "CONTRIBUTING.md", "python row")
+    row = eval(text.strip(), {"Row": op_table.Row, "unary": op_table.unary, "np": np})
+    x = np.linspace(-800, 800, 101)
+    testing.assert_close(softplus(x), row.numpy(x), rtol=1e-14)
+    testing.check_grads(softplus, [x / 200], row.order)
+    with pytest.raises(AttributeError, match=row.name):  # once it is there, the document needs another example
+        _ = row.op
 
 
 @each_document

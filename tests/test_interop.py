@@ -303,6 +303,21 @@ def test_dlpack_exports_what_cannot_reach_the_tape() -> None:
     np.testing.assert_array_equal(x.grad.numpy(), 2 * A)
 
 
+def test_dlpack_goes_both_ways() -> None:
+    x = tg.tensor(A, requires_grad=True)
+    back = tg.from_dlpack(x)
+    assert (back.requires_grad, back.dtype, back.device) == (False, x.dtype, "cpu")
+    np.testing.assert_array_equal(back.numpy(), A)
+    assert not np.shares_memory(back._data, x._data)
+    source = np.arange(3.0)
+    y = tg.from_dlpack(source, requires_grad=True)
+    source[:] = 7
+    (y * y).sum().backward()
+    np.testing.assert_array_equal(y.grad.numpy(), [0, 2, 4])
+    shared = np.from_dlpack(x, copy=False)
+    assert np.shares_memory(shared, x._data) and not shared.flags.writeable
+
+
 def test_torch_takes_a_copy_and_gives_one() -> None:
     torch = pytest.importorskip("torch", reason="exchanges arrays with PyTorch where it is installed")
     x = tg.tensor(A, requires_grad=True)
