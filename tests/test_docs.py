@@ -12,6 +12,7 @@ import pytest
 
 import tinygrad_seq as tg
 from tinygrad_seq import testing
+from tinygrad_seq.graph import Node
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -97,3 +98,9 @@ def test_every_room_of_the_package_is_in_the_design() -> None:
     table = design.partition("## Rooms and arrows")[2].partition("\n## ")[0]
     told = set(re.findall(r"`(\w+)", "".join(line.split("|")[1] for line in table.splitlines() if line.startswith("| `"))))
     assert sorted(told - rooms) == []
+
+
+def test_every_slot_of_a_node_is_in_the_design() -> None:
+    table = (ROOT / "docs" / "design.md").read_text(encoding="utf-8").partition("## What the tape keeps")[2].partition("\n## ")[0]
+    told = set(re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in table.splitlines() if line.startswith("| `"))))
+    assert told == set(Node.__slots__) - {"__weakref__"}
