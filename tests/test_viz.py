@@ -453,7 +453,7 @@ def test_without_a_renderer_the_text_is_kept_and_the_error_names_both_ways(no_re
     drawing = draw(elman(2))
     with pytest.raises(MissingDependencyError, match=r"(?s)pip install 'tinygrad_seq\[viz\]'.*system's graphviz.*loss\.dot"):
         drawing.save(tmp_path / "loss.png")
-    assert (tmp_path / "loss.dot").read_text(encoding="utf-8") == drawing.dot and not (tmp_path / "loss.png").exists()
+    assert (tmp_path / "loss.dot").read_bytes() == drawing.dot.encode() and not (tmp_path / "loss.png").exists()
     assert drawing._repr_mimebundle_() == {"text/plain": drawing.dot}
 
 

@@ -121,11 +121,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="compare instead of writing; exit 1 where they differ")
     if parser.parse_args().check:
-        known, found = json.loads(PATH.read_text()), surface()
+        known, found = json.loads(PATH.read_text(encoding="utf-8")), surface()
         differing = [part for part in found if found[part] != known.get(part)]
         print(f"differs in: {', '.join(differing)}" if differing else f"agrees with CuPy {found['cupy']}")
         return bool(differing)
-    PATH.write_text(json.dumps(surface(), indent=0, sort_keys=True) + "\n")
+    PATH.write_text(json.dumps(surface(), indent=0, sort_keys=True) + "\n", encoding="utf-8", newline="\n")
     print(f"wrote {PATH.name}")
     return 0
 

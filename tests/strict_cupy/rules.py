@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-SURFACE = json.loads((Path(__file__).parent / "surface.json").read_text())
+SURFACE = json.loads((Path(__file__).parent / "surface.json").read_text(encoding="utf-8"))
 
 syncs: list[str] = []  # every wait for the device that the code did not ask for by `get`: float(), bool(), a boolean mask, ...
 uploads: list[str] = []  # every index that came from the host and had to be copied to the device

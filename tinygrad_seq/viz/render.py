@@ -40,13 +40,13 @@ class Drawing:
                 )
             )
         if kind in ("dot", "gv"):
-            path.write_text(self.dot, encoding="utf-8")
+            path.write_text(self.dot, encoding="utf-8", newline="\n")
             return path
         try:
             data = self.svg.encode() if kind == "svg" else render(self.dot, kind)
         except MissingDependencyError as cause:
             kept = path.with_suffix(".dot")
-            kept.write_text(self.dot, encoding="utf-8")
+            kept.write_text(self.dot, encoding="utf-8", newline="\n")
             raise MissingDependencyError(f"{cause}\n  kept:     the text of the picture is in {kept}") from None
         path.write_bytes(data)
         return path
