@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from . import backend
+from .conversion import DEFAULT_DTYPE, to_array, to_dtype
 from .errors import ArgumentError, describe, message, op_error
 from .graph import box
-from .tensor import DEFAULT_DTYPE, Tensor, to_array, to_dtype
+from .tensor import Tensor
 
 Shape = int | Sequence[int]
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
+from .conversion import DEFAULT_DTYPE, to_dtype
 from .errors import ArgumentError, describe, message, op_error
-from .tensor import DEFAULT_DTYPE, Tensor, to_dtype
+from .tensor import Tensor
 
 Size = int | Sequence[int] | None
 if TYPE_CHECKING:
