@@ -187,6 +187,15 @@ def test_a_folder_that_cannot_be_made_is_told_without_a_traceback(tmp_path, caps
         assert f"tinygrad-seq: {folder}: " in told and "--out" in told
 
 
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_a_narrow_terminal_shows_time_and_loss_behind_a_shorter_bar(columns):
+    with demo._progress_bar(1500) as progress:
+        progress.ncols = columns
+        progress.set_postfix_str("12.345 bits per character", refresh=False)
+        line = str(progress)
+    assert len(line) <= columns and line.endswith("? to go, 12.345 bits per character")
+
+
 def test_an_interrupt_ends_the_progress_bar_before_it_is_told(monkeypatch, tmp_path, capsys):
     def interrupt(*_):
         raise KeyboardInterrupt

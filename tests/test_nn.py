@@ -43,6 +43,21 @@ def test_parameters_are_found_in_order_through_lists_and_dicts():
     assert all(type(p) is nn.Parameter and p.requires_grad for p in net.parameters())
 
 
+def test_an_update_by_hand_keeps_the_parameter():
+    layer = nn.Linear(3, 1, rng=0)
+    before, weight = layer.weight.numpy().copy(), layer.weight
+    layer(np.ones((2, 3), "f4")).sum().backward()
+    with tg.no_grad():
+        for p in layer.parameters():
+            p -= 0.5 * p.grad
+        layer.bias += 1
+        layer.bias *= 4
+        layer.bias /= 2
+    np.testing.assert_array_equal(layer.weight.numpy(), before - 1)
+    assert layer.weight is weight and isinstance(layer.bias, nn.Parameter) and layer.bias.is_leaf and layer.bias.requires_grad
+    assert len(list(layer.parameters())) == 2
+
+
 def test_tensors_that_are_no_parameters_are_buffers_and_kept_results_are_neither():
     net = Net()
     net(np.ones((5, 3), "float32"))

@@ -157,7 +157,7 @@ def _progress_bar(steps: int) -> Any:
         total=steps,
         ascii=None if terminal else True,
         mininterval=0.1 if terminal else 10,  # a log file wants few lines
-        bar_format="   {percentage:3.0f}% |{bar:40}| {n_fmt}/{total_fmt} steps, {elapsed} gone, {remaining} to go{postfix}",
+        bar_format="   {percentage:3.0f}% |{bar}| {elapsed}, {remaining} to go{postfix}",  # the bar takes what the terminal leaves
     )
 
 

@@ -33,6 +33,18 @@ class Parameter(Tensor):
     def __init__(self, data: Any, dtype: Any = None, *, requires_grad: bool = True, name: str | None = None):
         super().__init__(data, dtype, requires_grad=requires_grad, name=name)
 
+    def _become(self, values: Tensor) -> Parameter:
+        """Take these values and stay the same object, which modules and optimizers know: p -= lr * p.grad inside tg.no_grad()."""
+        self[...] = values
+        return self
+
+    # fmt: off
+    def __iadd__(self, other: Any) -> Parameter: return self._become(self + other)
+    def __isub__(self, other: Any) -> Parameter: return self._become(self - other)
+    def __imul__(self, other: Any) -> Parameter: return self._become(self * other)
+    def __itruediv__(self, other: Any) -> Parameter: return self._become(self / other)
+    # fmt: on
+
 
 class Module:
     """What owns parameters and has a `forward`. Calling it runs `forward` in a frame of its own on the tape.

@@ -7,13 +7,14 @@ from functools import partial
 from typing import Any
 
 from ..backend import array_module
-from ..errors import ShapeError, message
+from ..errors import ArgumentError, ShapeError, message
 from ..graph import raw
 from ..ops import concatenate, stack, swapaxes
 from ..random import Rng, generator
 from ..scan import scan
 from . import functional as F
 from . import init
+from .functional.linear import single
 from .module import Module, Parameter
 
 
@@ -89,6 +90,8 @@ class RNN(Module):
 
     def _time_first(self, xs: Any) -> Any:
         axes = "(B, T, D)" if self.batch_first else "(T, B, D)"
+        if not hasattr(single("RNN", xs), "shape"):
+            raise ArgumentError(message(f"RNN: xs is a {type(xs).__name__}", expected=f"an array {axes}", do="tg.tensor(xs)"))
         if len(xs.shape) != 3 or xs.shape[2] != self.input_size:
             raise ShapeError(
                 message(

@@ -19,7 +19,7 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Any:
 
     x (..., D), weight (K, D), bias (K,) -> y (..., K).
     """
-    y = inner(x, weight)
+    y = inner(single("linear", x), weight)
     return y if bias is None else y + bias
 
 
@@ -31,6 +31,17 @@ def embedding(ids: Any, weight: Any, padding_idx: int | None = None) -> Any:
     ids = indices("embedding: ids", raw(ids), raw(weight).shape[0], raw(weight))
     rows = take(weight, ids, axis=0)
     return rows if padding_idx is None else where(expand_dims(not_equal(ids, padding_idx), -1), rows, raw(rows))
+
+
+def single(who: str, x: Any) -> Any:
+    """x itself, unless it is all that a recurrent layer returned."""
+    if isinstance(x, tuple) and any(hasattr(part, "shape") for part in x):
+        raise ArgumentError(
+            message(
+                f"{who}: got a tuple of {len(x)}", expected="one array", do="a recurrent layer returns two things: hs, h = rnn(xs)"
+            )
+        )
+    return x
 
 
 def indices(who: str, ids: Any, count: int, like: Any) -> Any:

@@ -8,7 +8,7 @@ from ...errors import ArgumentError, ShapeError, message
 from ...graph import raw
 from ...ops import expand_dims, logsumexp, one_hot, take_along_axis
 from ...primitives import defvjp, primitive
-from .linear import indices
+from .linear import indices, single
 from .softmax import softmax
 
 
@@ -33,7 +33,7 @@ def cross_entropy(logits: Any, targets: Any, reduction: str = "mean") -> Any:
     logits (..., C), targets (...) class indices -> a scalar for "mean" and "sum", (...) for reduction="none". Classes are the last axis,
     whatever stands before it (time, batch); PyTorch has them second: move them with swapaxes(logits, 1, -1).
     """
-    shape = raw(logits).shape
+    shape = raw(single("cross_entropy", logits)).shape
     if not shape:
         raise ShapeError(message("cross_entropy: the logits are a scalar", expected="logits (..., C), one score per class"))
     targets = indices("cross_entropy: targets", raw(targets), shape[-1], raw(logits))
