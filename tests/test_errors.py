@@ -306,7 +306,7 @@ def facts(w: Any) -> list[Any]:
         modes.anomaly,
         modes.unfolded,
         modes.frame,
-        list(modes.stack),
+        {name: list(values) for name, values in modes.outer.items() if values},
         tg.random.get_state(),
     ]
 

@@ -1,5 +1,7 @@
 """The tape: lifetimes, long graphs, what is kept, frames and modes."""
 
+import contextlib
+import functools
 import gc
 import threading
 import time
@@ -12,6 +14,7 @@ import pytest
 import tinygrad_seq as tg
 from tinygrad_seq.frames import thread
 from tinygrad_seq.graph import Node, value_of
+from tinygrad_seq.primitives import backward_of, defvjp, primitive
 
 
 def leaf(*shape):
@@ -323,3 +326,113 @@ def test_threads_with_their_own_no_grad_do_not_disturb_each_other():
     for worker in workers:
         worker.join()
     assert wrong == []
+
+
+# ---- What a rule reads -------------------------------------------------------------------------------------------------------------
+
+
+def square_with(rule):
+    @primitive
+    def square(x):
+        return x * x
+
+    defvjp(square, rule)
+    return square
+
+
+class Rule:
+    def __call__(self, g, y, x):
+        return 2 * g * x
+
+    method = __call__
+
+
+def through_y(*args, **params):
+    return 2 * args[0] * args[1] ** 0.5
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        lambda *args: 2 * args[0] * args[2],
+        lambda g, *rest: 2 * g * rest[1],
+        through_y,
+        Rule(),
+        Rule().method,
+        functools.partial(lambda k, g, y, x: k * g * x, 2),
+    ],
+)
+def test_any_callable_may_be_a_rule(rule):
+    x = tg.tensor([3.0], requires_grad=True)
+    square_with(rule)(x).sum().backward()
+    assert x.grad.item() == 6
+
+
+@pytest.mark.parametrize("first", [0, 8])
+def test_the_arguments_beyond_the_eighth_are_kept_where_a_rule_reads_them(first):
+    @primitive
+    def f(a, b, c, d, e, f, g, h, i):
+        return a * i + b + c + d + e + f + g + h
+
+    rows = [lambda g, y, a, b, c, d, e, f, h, i, j: g] * 9
+    rows[0] = lambda g, y, a, b, c, d, e, f, h, i, j: g * j
+    rows[8] = lambda g, y, a, b, c, d, e, f, h, i, j: g * a
+    defvjp(f, *rows)
+    xs = [tg.tensor([float(k + 2)], requires_grad=k in (first, 4) or first == 0) for k in range(9)]
+    f(*xs).sum().backward()
+    assert xs[first].grad.item() == xs[8 - first].item()
+
+
+def test_a_rule_may_be_stated_anew():
+    square, x = square_with(lambda g, y, x: g), tg.tensor([3.0], requires_grad=True)
+    square(x)
+
+    @backward_of(square)
+    def _(g, y, x):
+        return [2 * g * x]
+
+    assert tg.grad(square(x), x).item() == 6
+    defvjp(square, lambda g, y, x: 7 * g)
+    assert tg.grad(square(x), x).item() == 7
+
+
+# ---- Modes around callables and generators -------------------------------------------------------------------------------------------
+
+
+def test_no_grad_decorates_callable_objects():
+    class Recording:
+        def __call__(self):
+            return thread.modes.record
+
+    assert tg.no_grad(Recording())() is False
+    assert tg.no_grad(functools.partial(Recording()))() is False
+
+
+def test_a_generator_in_a_mode_hears_what_is_thrown_into_it():
+    heard = []
+
+    @contextlib.contextmanager
+    @tg.no_grad
+    def listening():
+        try:
+            yield
+        except ValueError:
+            heard.append(thread.modes.record)
+
+    with listening():
+        assert thread.modes.record
+        raise ValueError
+    assert heard == [False] and thread.modes.record
+
+
+def test_modes_may_be_left_in_another_order_than_they_were_entered():
+    def quiet():
+        with tg.no_grad():
+            yield
+
+    with tg.detect_anomaly():
+        steps = quiet()
+        next(steps)
+    assert not thread.modes.anomaly and not thread.modes.record
+    steps.close()
+    assert not thread.modes.anomaly and thread.modes.record

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import tinygrad_seq as tg
-from tinygrad_seq.errors import AnomalyError, InPlaceError
+from tinygrad_seq.errors import AnomalyError, ArgumentError, InPlaceError
 from tinygrad_seq.guards import wrote
+from tinygrad_seq.primitives import backward_of, primitive
 
 
 def leaf(*shape, name=None):
@@ -216,3 +217,54 @@ def test_anomaly_mode_is_a_decorator_and_ends():
         with pytest.raises(AnomalyError):
             bad(tg.tensor([-1.0], requires_grad=True))
         assert np.isnan(tg.log(tg.tensor([-1.0])).numpy()).all()
+
+
+# ---- Arrays of others ------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_read_only_view_of_an_array_that_changes_is_copied():
+    x, row = leaf(2, 2), np.array([1.0, 2.0])
+    y = (x * np.broadcast_to(row, (2, 2))).sum()
+    row[:] = 99
+    y.backward()
+    np.testing.assert_array_equal(x.grad.numpy(), [[1, 2], [1, 2]])
+
+
+def test_an_array_of_a_subclass_is_copied_and_its_result_is_a_plain_array(tmp_path):
+    x = leaf(1, 2)
+    numbers = np.memmap(tmp_path / "numbers", dtype="float64", mode="w+", shape=(1, 2))
+    numbers[:] = 1
+    y = x * numbers
+    numbers[:] = 99
+    y.sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), [[1, 1]])
+    assert type(y._data) is type((x * np.rec.array(np.ones((1, 2))))._data) is np.ndarray
+
+
+def test_a_masked_array_is_refused():
+    with pytest.raises(ArgumentError, match="mask"):
+        leaf(2) * np.ma.array([1.0, 2.0], mask=[False, True])
+
+
+def test_a_list_that_is_a_parameter_may_change_afterwards():
+    x, axes = leaf(2, 3, 4), [2, 0, 1]
+    y = x.transpose(axes)
+    axes[:] = [0, 1, 2]
+    y.sum().backward()
+    assert x.grad.shape == (2, 3, 4)
+
+
+def test_overwriting_what_an_op_saved_is_noticed():
+    @primitive(saves=True)
+    def exponential(x):
+        y = np.exp(x)
+        return y, y
+
+    @backward_of(exponential)
+    def _(g, y, saved, x):
+        return [g * saved]
+
+    y = exponential(leaf(3))
+    y.detach()[...] = 0.0
+    with pytest.raises(InPlaceError, match="exponential: what it saved"):
+        y.sum().backward()

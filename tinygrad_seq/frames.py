@@ -5,6 +5,7 @@ The engine sets and keeps frames and never reads them; drawing and BPTT analysis
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -24,12 +25,12 @@ tick = itertools.count(1).__next__  # the clock of the tape: nodes, frames and w
 class Modes:
     """What one thread is doing: whether ops are recorded, checked for NaN, unfolded; and the frame they are recorded in."""
 
-    __slots__ = ("anomaly", "frame", "record", "stack", "unfolded")
+    __slots__ = ("anomaly", "frame", "outer", "record", "unfolded")
 
     def __init__(self) -> None:
         self.record, self.anomaly, self.unfolded = True, False, False
         self.frame: Frame | None = None
-        self.stack: list[tuple[str, Any]] = []
+        self.outer: dict[str, list[Any]] = {}  # of each setting the values to return to
 
 
 class _Thread(threading.local):
@@ -48,29 +49,34 @@ class mode:
 
     def __enter__(self) -> mode:
         modes = thread.modes
-        modes.stack.append((self.name, getattr(modes, self.name)))
+        modes.outer.setdefault(self.name, []).append(getattr(modes, self.name))
         setattr(modes, self.name, self.value)
         return self
 
     def __exit__(self, *exc: object) -> None:
         modes = thread.modes
-        name, outer = modes.stack.pop()
-        setattr(modes, name, outer)
+        setattr(modes, self.name, modes.outer[self.name].pop())
 
     def __call__(self, f: F) -> F:
         """Decorate a function, or a generator function, to run in the mode."""
-        if f.__code__.co_flags & 0x20:  # a generator function: the mode holds while it runs, not while its caller does
+        if inspect.isgeneratorfunction(f):  # the mode holds while it runs, not while its caller does
 
             @wraps(f)
             def stepped(*args: Any, **kwargs: Any) -> Any:
-                steps, sent = f(*args, **kwargs), None
+                steps = f(*args, **kwargs)
+                go_on, given = steps.send, None
                 while True:
                     with self:
                         try:
-                            item = steps.send(sent)
+                            item = go_on(given)
                         except StopIteration as stop:
                             return stop.value
-                    sent = yield item
+                        finally:
+                            given = None  # an exception that knows this frame
+                    try:
+                        go_on, given = steps.send, (yield item)
+                    except BaseException as thrown:  # its caller's `throw` or `close`
+                        go_on, given = steps.throw, thrown
 
             return cast(F, stepped)
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import backend, errors, twins
-from .errors import AnomalyError, DeviceError, InPlaceError, message
+from .errors import AnomalyError, DeviceError, InPlaceError, ShapeError, message
 from .frames import thread, tick
 
 # ---- In-place safety ----------------------------------------------------------------------------------------------------------
@@ -46,8 +46,12 @@ def check_unwritten(node: Any) -> None:
     """Raise if an array that the rules of `node` may read was overwritten after the node was recorded."""
     if node.prim is None:
         return
-    outs = node.out if isinstance(node.out, tuple) else (node.out,)
-    arrays = [*zip(labels(node.prim, node.args), node.raw, strict=False), *(("its output", out) for out in outs)]
+    saved = getattr(node, "saved", None)
+    arrays = [
+        *zip(labels(node.prim, node.args), node.raw, strict=False),
+        *(("its output", out) for out in (node.out if isinstance(node.out, tuple) else (node.out,))),
+        *(("what it saved", part) for part in (saved if isinstance(saved, tuple) else (saved,))),
+    ]
     for label, array in arrays:
         if not backend.is_array(array):
             continue
@@ -63,6 +67,18 @@ def check_unwritten(node: Any) -> None:
                     "or use a copy: x.detach().copy()",
                 )
             )
+
+
+def check_shape(g: Any, shape: tuple[int, ...]) -> None:
+    """Raise if a derivative rule returned a gradient that is not shaped like its argument."""
+    if g.shape != shape:
+        raise ShapeError(
+            message(
+                f"backward: a gradient of shape {g.shape} arrived at a tensor of shape {shape}",
+                expected="from every derivative rule a cotangent of its argument's shape",
+                do="tg.testing.check_grads(f, arguments) tries the rules of an op; sum_to and broadcast_to make shapes fit",
+            )
+        )
 
 
 # ---- Anomalies ------------------------------------------------------------------------------------------------------------------

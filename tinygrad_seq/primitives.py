@@ -13,7 +13,7 @@ import numpy as np
 from numpy import ndarray
 
 from . import backend
-from .errors import NOTHING
+from .errors import NOTHING, ArgumentError, message
 from .frames import Modes, thread, tick
 from .graph import MultiNode, Node, Output, Value, box, new
 from .guards import check_forward, explain, foreign, user_line
@@ -21,6 +21,7 @@ from .reads import reads
 
 F = TypeVar("F", bound=Callable[..., Any])
 NO_PARAMS: dict[str, Any] = {}  # of every node without parameters
+_CHANGEABLE = frozenset({list, dict, set, ndarray})  # a parameter of these types is copied when it is recorded
 
 
 class Primitive:
@@ -51,8 +52,9 @@ class Primitive:
 
     def plan(self, tracked: int) -> tuple[bool, int]:
         """Whether the derivative reads the output, and which arguments it does not, given which need one. Both are bit masks."""
-        rules = [self.backward] if self.backward else [row for i, row in enumerate(self.rows) if tracked >> i & 1 and row]
-        read = set().union(*(reads(rule, saves=self.saves) for rule in rules))
+        # The arguments from the eighth on share a bit: what one of them needs, all of them do.
+        rules = [self.backward] if self.backward else [row for i, row in enumerate(self.rows) if tracked >> min(i, 7) & 1 and row]
+        read = {i if isinstance(i, str) else min(i, 7) for rule in rules for i in reads(rule, saves=self.saves)}
         if not rules or "*" in read or self.recorded:
             read |= {"y", *range(8)} if not rules else set(range(8))
         unread = sum(1 << i for i in range(8) if tracked >> i & 1 and i not in read)
@@ -87,7 +89,7 @@ def primitive(
 
 def _general(prim: Primitive) -> Callable[..., Any]:
     """The call of a primitive: take the arrays out of the values, run, record."""
-    run, arrays, names, here, array_types = prim.function, prim.arrays, prim.names, thread, backend.array_types
+    run, arrays, names, here = prim.function, prim.arrays, prim.names, thread
 
     def call(*args: Any, **params: Any) -> Any:
         if len(args) > arrays:  # parameters given by position
@@ -107,10 +109,10 @@ def _general(prim: Primitive) -> Callable[..., Any]:
                     tracked |= bit
                     sources.append(node if type(node) is Node else Output(node, a._index))
             else:
-                bare = bare or type(a) in array_types or isinstance(a, (list, tuple))
+                bare = True
                 inputs.append(a)
                 sources.append(a)
-            bit = bit << 1 & 255 or 128  # the arguments of a variadic op from the eighth on share a bit
+            bit = bit << 1 & 255 or 128  # the arguments from the eighth on share a bit, see `plan`
         try:
             out = run(*inputs, **params)
         except Exception as cause:
@@ -125,7 +127,7 @@ def _general(prim: Primitive) -> Callable[..., Any]:
         if bare:
             for i, source in enumerate(sources):
                 if source is inputs[i]:
-                    inputs[i] = sources[i] = _as_it_is_now(source)
+                    inputs[i] = sources[i] = as_it_is_now(source)
         keep_out, unread = prim.plans[tracked] or prim.plan(tracked)
         if unread:
             for i, source in enumerate(sources):
@@ -160,7 +162,12 @@ def _unary(prim: Primitive) -> Callable[..., Any]:
         node.prim = prim
         node.args = sources
         node.raw = sources if unread else (x,)
-        node.params = params or NO_PARAMS
+        node.params = NO_PARAMS
+        if params:
+            node.params = params
+            for value in params.values():
+                if type(value) in _CHANGEABLE:
+                    _own(params)
         node.order = tick()
         node.frame = modes.frame
         node.notes = None
@@ -210,9 +217,9 @@ def _binary(prim: Primitive) -> Callable[..., Any]:
         if not (tracked and modes.record):
             return _constant(prim, out)
         if x is left:
-            x = left = _as_it_is_now(x)
+            x = left = as_it_is_now(x)
         elif y is right:
-            y = right = _as_it_is_now(y)
+            y = right = as_it_is_now(y)
         keep_out, unread = plans[tracked] or prim.plan(tracked)
         sources = (left, right)
         inputs = sources if unread == 3 else (x, y) if not unread else (left, y) if unread == 1 else (x, right)
@@ -220,7 +227,7 @@ def _binary(prim: Primitive) -> Callable[..., Any]:
         node.prim = prim
         node.args = sources
         node.raw = inputs
-        node.params = params or NO_PARAMS
+        node.params = NO_PARAMS
         node.order = tick()
         node.frame = modes.frame
         node.notes = None
@@ -239,13 +246,25 @@ def _binary(prim: Primitive) -> Callable[..., Any]:
     return call
 
 
-def _as_it_is_now(x: Any) -> Any:
+def as_it_is_now(x: Any) -> Any:
     """A bare array that its owner may write to, copied: the tape needs it as it is now. A list as an array, a number as it is."""
-    if type(x) is ndarray:
-        return x.copy() if x.flags.writeable else x
-    if isinstance(x, (list, tuple)):
-        return np.array(x)
-    return x.copy() if type(x) in backend.array_types else x
+    kind = type(x)
+    if kind is float or kind is int:
+        return x
+    if kind is ndarray:
+        return x.copy() if x.flags.writeable or x.base is not None else x  # one may write to the base of a read-only view
+    if kind in backend.array_types:
+        return x.copy()
+    foreign_array = hasattr(x, "__array__") and not isinstance(x, np.generic)  # np.memmap, an array of another library
+    return np.array(x, subok=False) if foreign_array or isinstance(x, (list, tuple)) else x
+
+
+def _own(params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters, those copied that their owner may change: the rule needs them as they were."""
+    for name, value in params.items():
+        if type(value) in _CHANGEABLE:
+            params[name] = value.copy()
+    return params
 
 
 def _constant(prim: Primitive, out: Any) -> Any:
@@ -261,7 +280,7 @@ def _record(
     node.prim = prim
     node.args = sources
     node.raw = inputs
-    node.params = params or NO_PARAMS
+    node.params = _own(params) if params else NO_PARAMS
     node.order = tick()
     node.frame = modes.frame
     node.notes = None
@@ -286,7 +305,7 @@ def _record_several(
     if prim.saves:
         out, saved = out
     node = MultiNode() if prim.multiple else Node()
-    node.prim, node.args, node.raw, node.params, node.saved = prim, sources, inputs, params, saved
+    node.prim, node.args, node.raw, node.params, node.saved = prim, sources, inputs, _own(params), saved
     node.order, node.frame, node.notes = tick(), modes.frame, None
     if modes.anomaly:
         node.source = user_line()
@@ -300,8 +319,10 @@ def _record_several(
 
 
 def _array(out: Any) -> Any:
-    """A NumPy scalar, which reductions return, as the 0-d array that it means."""
-    return out if backend.is_array(out) else np.asarray(out)
+    """A NumPy scalar, which reductions return, as the 0-d array that it means; np.matrix and the like as the plain array."""
+    if isinstance(out, np.ma.MaskedArray):
+        raise ArgumentError(message("a masked array would lose its mask", do="x.filled(value), or tg.where(mask, a, b)"))
+    return np.asarray(out) if isinstance(out, ndarray) or not backend.is_array(out) else out
 
 
 # ---- Derivative rules ----------------------------------------------------------------------------------------------------
@@ -339,7 +360,7 @@ def defvjp(f: Callable[..., Any], *rows: Callable[..., Any] | None) -> None:
     prim: Primitive = f.primitive  # type: ignore[attr-defined]
     if len(rows) != prim.arrays:
         raise TypeError(f"defvjp({prim.name}): {len(rows)} rows for {prim.arrays} array arguments {prim.names}")
-    prim.rows = rows
+    prim.rows, prim.backward = rows, None
     prim.plans[:] = [None] * len(prim.plans)
 
 
@@ -351,7 +372,9 @@ def backward_of(f: Callable[..., Any]) -> Callable[[F], F]:
     """
 
     def state(rule: F) -> F:
-        f.primitive.backward = rule  # type: ignore[attr-defined]
+        prim: Primitive = f.primitive  # type: ignore[attr-defined]
+        prim.backward = rule
+        prim.plans[:] = [None] * len(prim.plans)
         return rule
 
     return state

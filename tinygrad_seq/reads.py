@@ -7,6 +7,7 @@ knows them without the array.
 from __future__ import annotations
 
 import dis
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,12 @@ _SHAPE = ("shape", "ndim", "dtype")
 
 
 def reads(rule: Callable[..., Any], *, saves: bool) -> set[Any]:
-    """The positions of the array arguments whose values the rule `(g, y, [saved], *args, **params)` reads, and "y", and "*" for all."""
+    """The positions of the array arguments whose values the rule `(g, y, [saved], *args, **params)` reads, and "y", and "*" for all.
+
+    Of what is no plain function (a partial, a method, a callable object) the code says too little: it counts as reading everything.
+    """
+    if not inspect.isfunction(rule):
+        return {"y", "*"}
     code = rule.__code__
     count = code.co_argcount
     found: set[str] = set()
@@ -26,8 +32,8 @@ def reads(rule: Callable[..., Any], *, saves: bool) -> set[Any]:
             found.update(names[:-1] if only_shape else names)
     first = 3 if saves else 2
     positions: set[Any] = {i - first for i in range(first, count) if code.co_varnames[i] in found}
-    if code.co_varnames[1] in found:
+    if code.co_flags & 0x04 and code.co_varnames[count + code.co_kwonlyargcount] in found:  # *args, and perhaps y among them
+        positions.update("*" if count > 1 else ("*", "y"))
+    if count > 1 and code.co_varnames[1] in found:
         positions.add("y")
-    if code.co_flags & 0x04 and code.co_varnames[count + code.co_kwonlyargcount] in found:
-        positions.add("*")
     return positions
