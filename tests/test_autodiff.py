@@ -6,7 +6,7 @@ import pytest
 import tinygrad_seq as tg
 from tinygrad_seq.errors import ArgumentError, GraphError, ShapeError
 from tinygrad_seq.graph import node_of
-from tinygrad_seq.primitives import Deferred
+from tinygrad_seq.primitives import Deferred, defvjp, primitive
 from tinygrad_seq.testing import check_grads
 
 
@@ -357,3 +357,89 @@ def test_an_op_without_a_derivative_is_an_error_that_says_how_to_state_one():
 
     with pytest.raises(GraphError, match=r"mystery: no derivative.*\n.*defvjp\(mystery"):
         mystery(leaf(3)).sum().backward()
+
+
+# ---- Whose memory --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_gradient_shares_no_memory_with_the_cotangent_that_it_came_from():
+    x, u = leaf(3), np.ones(3)
+    g = tg.grad(x + 1.0, x, u)
+    u[:] = 9
+    np.testing.assert_array_equal(g.numpy(), np.ones(3))
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_two_gradients_of_one_sweep_share_no_memory(create_graph):
+    a, b = leaf(3), leaf(3)
+    found = tg.grad((a + b).sum(), [a, b], create_graph=create_graph)
+    (a + b).sum().backward(create_graph=create_graph)
+    arrays = [g._data for g in (*found, a.grad, b.grad)]
+    assert not any(np.shares_memory(p, q) for i, p in enumerate(arrays) for q in arrays[:i])
+
+
+def test_clipping_recorded_gradients_scales_each_once():
+    a, b = leaf(1), leaf(1)
+    (a + b).sum().backward(create_graph=True)
+    tg.optim.clip_grad_value_([a, b], 0.5)
+    a.grad._data *= 2
+    np.testing.assert_array_equal(b.grad.numpy(), [0.5])
+
+
+def test_what_a_hook_does_to_the_memory_of_its_gradient_reaches_nobody_else():
+    a, b, kept = leaf(3), leaf(3), []
+
+    def hook(g):
+        g[...] = 0
+        kept.append(g)
+
+    h = a * 1
+    h.register_hook(hook)
+    a.register_hook(kept.append)
+    (h + b).backward(np.ones(3))
+    a.grad[...] = 7
+    np.testing.assert_array_equal(b.grad.numpy(), np.ones(3))
+    np.testing.assert_array_equal(kept[1].numpy(), np.ones(3))
+
+
+def test_what_a_hook_returns_is_copied_and_has_the_dtype_of_the_tensor():
+    x = tg.tensor([1.0, 2.0], requires_grad=True)
+    buffer = np.empty(2)  # one for both hooks, in float64
+
+    def double(g):
+        buffer[:] = 2 * g.numpy()
+        return buffer
+
+    a, b = x * 1, x * 3
+    a.register_hook(double)
+    b.register_hook(double)
+    (a + b).sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), [8, 8])
+    assert x.grad.dtype == np.float32
+
+
+def test_a_rule_that_returns_a_wrong_shape_is_an_error():
+    @primitive
+    def total(x):
+        return x.sum()
+
+    defvjp(total, lambda g, y, x: g)
+    x = leaf(3)
+    with pytest.raises(ShapeError, match=r"shape \(\) arrived at a tensor of shape \(3,\)"):
+        total(x).backward()
+    with pytest.raises(ShapeError, match="arrived"):
+        tg.grad(total(x), x)
+
+
+def test_a_sweep_read_in_other_modes_leaves_each_as_it_found_them():
+    x = leaf(3)
+    steps = tg.steps_of_backward((x * x).sum())
+    with tg.no_grad():
+        next(steps)
+        assert not (x * 2).requires_grad
+    next(steps)
+    assert (x * 2).requires_grad
+    with tg.no_grad():
+        assert len(list(steps)) == 1
+        assert not (x * 2).requires_grad
+    assert (x * 2).requires_grad

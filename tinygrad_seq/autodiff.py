@@ -68,18 +68,21 @@ def sweep(
             if type(g) is not ndarray or g.dtype is not node.dtype:
                 g = _settle(node, g)
             if node.notes is not None and (through or targets is None or node not in targets):
-                owned = node in ours or (g is not arrived and type(g) is ndarray)
+                owned = type(g) is ndarray and (node in ours or g is not arrived)
                 g = _notify(node, g, owned=owned, keep=targets is None, create_graph=create_graph)
             if targets is not None and node in targets:
+                owned = type(g) is ndarray and (node in ours or g is not arrived)
                 for index in targets[node]:
-                    targets[node][index] = g[index] if isinstance(g, tuple) else g
+                    part = g[index] if isinstance(g, tuple) else g
+                    targets[node][index] = part if part is None or owned or not through else _own(part, bare=not create_graph)
                 if not through:
                     continue
             if prim is None:
                 if watch:
                     (modes.record, modes.frame), paused = outer, True
                     yield Step(node, g, [])
-                    modes.record, paused = create_graph, False
+                    modes, paused = thread.modes, False  # whoever asks for the next step may be in other modes, or another thread
+                    outer, modes.record = (modes.record, modes.frame), create_graph
                 continue
             if node.order < guards.last_write:
                 guards.check_unwritten(node)
@@ -134,7 +137,8 @@ def sweep(
             if watch:  # the reader looks at the step in the modes outside the sweep
                 (modes.record, modes.frame), paused = outer, True
                 yield Step(node, g, contributions)
-                modes.record, paused = create_graph, False
+                modes, paused = thread.modes, False
+                outer, modes.record = (modes.record, modes.frame), create_graph
     finally:
         if not paused:
             modes.record, modes.frame = outer
@@ -230,29 +234,36 @@ def _as_values(node: Node) -> tuple[Any, Sequence[Any]]:
 
 
 def _notify(node: Node, g: Any, *, owned: bool, keep: bool, create_graph: bool) -> Any:
-    """Call the hooks of a node on what arrived, which they may replace, and keep it where somebody asked for it."""
+    """Call the hooks of a node on what arrived, which they may replace, and keep it where somebody asked for it.
+
+    Rules pass on the array that they got and the seed is the caller's, so hooks and `.grad` get arrays of their own.
+    """
     parts = list(g) if isinstance(g, tuple) else [g]
     for index, note in (node.notes or {}).items():
         part = parts[index]
         if part is None:
             continue
         for hook in tuple(note.hooks.values()):
-            given = part if isinstance(part, Value) else box(_array(part), None)
-            answer = hook(given)
+            answer = hook(_own(part))
             if answer is not None:
-                check_cotangent("a gradient hook", answer, part)
-                part, owned = (answer if create_graph and isinstance(answer, Value) else raw(answer)), False
-                if create_graph and not isinstance(part, Value):
-                    part = box(_array(part), None)
+                check_cotangent("a gradient hook", answer, raw(part))
+                answer = _settled(answer if isinstance(answer, Value) else box(_like(answer, raw(part)), None), part.dtype)
+                part, owned = (_own(answer) if create_graph else answer._data.copy()), False
         parts[index] = part
         if keep and note.keep:
-            if isinstance(part, Value):
-                note.grad = part if note.grad is None else note.grad + part
-            elif note.grad is None:
-                note.grad = box(_array(part) if owned else _array(part).copy(), None)
+            guards.check_shape(part, node.shape[index] if isinstance(g, tuple) else node.shape)
+            if note.grad is None:
+                note.grad = box(part, None) if owned else _own(part)
             else:
-                note.grad = box(_array(note.grad._data + part), None)
+                note.grad = note.grad + part if isinstance(part, Value) else box(_array(note.grad._data + part), None)
     return tuple(parts) if isinstance(g, tuple) else parts[0]
+
+
+def _own(g: Any, bare: bool = False) -> Any:
+    """A gradient as a value (or bare) in memory of its own, connected as before."""
+    if not isinstance(g, Value):
+        return _array(g).copy() if bare else box(_array(g).copy(), None)
+    return box(g._data.copy(), g.node, g.index if type(g.node) is MultiNode else None)
 
 
 def _array(x: Any) -> Any:
@@ -292,7 +303,8 @@ def backward(outputs: Value | Sequence[Value], gradient: Any = None, *, create_g
     """Add the derivative of the outputs to the `.grad` of every leaf that they depend on.
 
     gradient: the cotangent of a non-scalar output, of its shape (for several outputs a sequence). create_graph: record the gradients,
-    to differentiate them again. The graph lives on as long as you hold it; calling twice adds twice.
+    to differentiate them again; a recorded `.grad` and its leaf then hold each other until the garbage collector comes, where `grad`
+    makes no such cycle. The graph lives on as long as you hold it; calling twice adds twice.
     """
     values, cotangents = _prepare("backward", outputs, gradient, create_graph)
     deque(sweep(values, cotangents, create_graph=create_graph), maxlen=0)
@@ -331,7 +343,9 @@ def grad(
                     do="leave it out, or pass allow_unused=True to get None for it",
                 )
             )
-    result = tuple(g if g is None or isinstance(g, Value) else box(_array(g), None) for g in found)
+        if g is not None:
+            guards.check_shape(g, x._data.shape)
+    result = tuple(g if g is None or isinstance(g, Value) else box(g, None) for g in found)
     return result if several else result[0]
 
 
