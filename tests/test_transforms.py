@@ -1,5 +1,7 @@
 """vjp, jvp, Jacobians, Hessians and recomputation against NumPy, closed forms and PyTorch."""
 
+from collections import namedtuple
+
 import numpy as np
 import pytest
 
@@ -195,6 +197,24 @@ def test_recompute_calls_a_hook_once_with_the_whole_gradient(rng):
     loss.backward()
     assert len(seen) == 1
     np.testing.assert_array_equal(seen[0], w.grad.numpy())
+
+
+def test_recompute_takes_results_and_arguments_apart(rng):
+    Pair = namedtuple("Pair", "left right")
+    x = tg.tensor(rng.standard_normal(3), requires_grad=True)
+    pair = tg.recompute(lambda inputs: Pair({"double": 2 * inputs["x"]}, (inputs["x"] * 3, "three")))({"x": x})
+    assert type(pair) is Pair and pair.right[1] == "three"
+    assert pair.left["double"].node is pair.right[0].node  # one node for all that f computed
+    (pair.left["double"] * pair.right[0]).sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), 12 * x.numpy())
+
+
+def test_recompute_copies_the_bare_arrays_among_its_arguments(rng):
+    x, w = tg.tensor(rng.standard_normal(3), requires_grad=True), np.ones(3)
+    y = tg.recompute(lambda x, weights: x * x * weights[0])(x, [w])
+    w[:] = 99
+    y.sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), 2 * x.numpy())
 
 
 def test_recompute_holds_less_memory(rng):

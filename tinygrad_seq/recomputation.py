@@ -11,7 +11,7 @@ from . import random
 from .autodiff import Targets, sweep
 from .frames import enable_grad, thread, tick
 from .graph import MultiNode, Node, Output, Value, box, node_of, toposort
-from .primitives import backward_of, primitive
+from .primitives import as_it_is_now, backward_of, primitive
 
 Function = Callable[..., Any]
 
@@ -21,22 +21,24 @@ def recompute(f: Function) -> Function:
 
     Over a sequence cut into pieces of k steps, T/k states and the inside of k steps are held instead of the inside of T. Gradients
     reach the arguments and whatever else f uses (the parameters of a module). Numbers drawn from the default generator
-    repeat. f must not depend on anything that changes in between; a tensor that was overwritten is noticed.
+    repeat. Arguments and results may stand in nested tuples, lists and dicts. f must not depend on anything that changes in between:
+    an argument or parameter that was overwritten is noticed, bare arrays among the arguments are copied.
     """
 
     @wraps(f)
     def call(*args: Any, **kwargs: Any) -> Any:
         start, drawn = tick(), random.get_state()
         result = f(*args, **kwargs)
-        outs = list(result) if isinstance(result, (tuple, list)) else [result]
-        inner = [i for i, o in enumerate(outs) if isinstance(o, Value) and o.node is not None and o.node.order > start]
+        outs = list(_values(result))
+        inner = [i for i, o in enumerate(outs) if o.node is not None and o.node.order > start]
         if not inner:
             return result
         node = _in_place_of([outs[i] for i in inner], start, list(_values((args, kwargs))))
-        node.saved = (f, args, kwargs, drawn, inner, node.args)
+        node.saved = (f, *_each(lambda x: x if isinstance(x, Value) else as_it_is_now(x), (args, kwargs)), drawn, inner, node.args)
         for index, i in enumerate(inner):
             outs[i] = box(outs[i]._data, node, index)
-        return type(result)(outs) if isinstance(result, (tuple, list)) else outs[0]
+        left = iter(outs)
+        return _each(lambda x: next(left) if isinstance(x, Value) else x, result)
 
     return call
 
@@ -70,6 +72,16 @@ def _values(nested: Any) -> Iterator[Value]:
             yield from _values(part)
 
 
+def _each(f: Function, nested: Any) -> Any:
+    """The same nested tuples, lists and dicts of f(part) for every part."""
+    if isinstance(nested, dict):
+        return {key: _each(f, part) for key, part in nested.items()}
+    if isinstance(nested, (tuple, list)):
+        parts = [_each(f, part) for part in nested]
+        return type(nested)(*parts) if hasattr(nested, "_fields") else type(nested)(parts)
+    return f(nested)
+
+
 @primitive(multiple=True, saves=True)
 def _again(*inputs: Any) -> Any:
     raise AssertionError("never run: `recompute` makes its nodes from what a function recorded")
@@ -86,7 +98,7 @@ def _(g: Any, y: Any, saved: Any, *inputs: Any) -> list[Any]:
             result = f(*args, **kwargs)
     finally:
         random.set_state(now)
-    outs = list(result) if isinstance(result, (tuple, list)) else [result]
+    outs = list(_values(result))
     arrived = [(outs[i], part) for i, part in zip(inner, g, strict=True) if part is not None]
     targets: Targets = {}
     for source in sources:
