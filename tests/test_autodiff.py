@@ -427,8 +427,6 @@ def test_a_rule_that_returns_a_wrong_shape_is_an_error():
     x = leaf(3)
     with pytest.raises(ShapeError, match=r"shape \(\) arrived at a tensor of shape \(3,\)"):
         total(x).backward()
-    with pytest.raises(ShapeError, match="arrived"):
-        tg.grad(total(x), x)
 
 
 def test_a_sweep_read_in_other_modes_leaves_each_as_it_found_them():

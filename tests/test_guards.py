@@ -7,6 +7,7 @@ import pytest
 
 import tinygrad_seq as tg
 from tinygrad_seq.errors import AnomalyError, ArgumentError, InPlaceError
+from tinygrad_seq.graph import value_of
 from tinygrad_seq.guards import wrote
 from tinygrad_seq.primitives import backward_of, primitive
 
@@ -268,3 +269,12 @@ def test_overwriting_what_an_op_saved_is_noticed():
     y.detach()[...] = 0.0
     with pytest.raises(InPlaceError, match="exponential: what it saved"):
         y.sum().backward()
+
+
+def test_a_dropped_number_is_not_computed_again_from_an_overwritten_leaf():
+    w = leaf(3)
+    y = tg.exp(w + 1.0)
+    with tg.no_grad():
+        w[...] = 0.0
+    with pytest.raises(InPlaceError, match="add: a"):
+        value_of(y.node.args[0])

@@ -220,9 +220,9 @@ def value_of(arg: Any) -> Any:
         if missing:
             stack.extend(n for n in missing if n is not None)
             continue
-        check_unwritten(node)
         assert node.prim is not None
         inputs = [known[x] if isinstance(x, Node) else known[x.node][x.index] if isinstance(x, Output) else x for x in node.raw]
+        check_unwritten(node, inputs)
         out = node.prim.function(*inputs, **node.params)
         out = out[0] if node.prim.saves else out
         known[stack.pop()] = out if isinstance(out, tuple) or backend.is_array(out) else np.asarray(out)

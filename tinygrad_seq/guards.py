@@ -42,13 +42,13 @@ def wrote(array: Any) -> None:
     _writes[key] = (reference, last_write)
 
 
-def check_unwritten(node: Any) -> None:
-    """Raise if an array that the rules of `node` may read was overwritten after the node was recorded."""
+def check_unwritten(node: Any, inputs: Sequence[Any] | None = None) -> None:
+    """Raise if an array that the rules of `node` may read, or one of its `inputs`, was overwritten after the node was recorded."""
     if node.prim is None:
         return
     saved = getattr(node, "saved", None)
     arrays = [
-        *zip(labels(node.prim, node.args), node.raw, strict=False),
+        *zip(labels(node.prim, node.args), node.raw if inputs is None else inputs, strict=False),
         *(("its output", out) for out in (node.out if isinstance(node.out, tuple) else (node.out,))),
         *(("what it saved", part) for part in (saved if isinstance(saved, tuple) else (saved,))),
     ]
