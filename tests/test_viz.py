@@ -361,6 +361,16 @@ def test_the_terms_on_the_copies_of_a_weight_are_those_of_its_gradient():
     assert w.grad is None
 
 
+def test_a_weight_that_is_drawn_once_shows_the_norm_of_its_whole_gradient():
+    w = tg.tensor([0.5, -1.0], "float64", requires_grad=True, name="w")
+    h = tg.zeros(2, "float64")
+    for x in (1.0, 2.0, 3.0):  # a loop that tells the tape nothing about time
+        h = tg.tanh(w * h + x * w)
+    loss = h.sum()
+    norm = np.linalg.norm(tg.grad(loss, w).numpy())
+    assert re.findall(r'label="w\\n([^"]+)"', draw(loss, gradients=True).dot) == [f"{norm:.2g}"]
+
+
 def test_gradients_run_against_the_arrows_and_change_no_structure():
     loss = lstm()
     plain, backward = draw(loss).dot, draw(loss, gradients=True).dot
