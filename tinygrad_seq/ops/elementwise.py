@@ -308,7 +308,8 @@ def tanh(x: Any) -> Any:
     return np.tanh(x)
 
 
-defvjp(tanh, lambda g, y, x: g * (1 - y * y))
+# g (1 - y²), written without the number 1: converting it takes NumPy as long as a product of small arrays.
+defvjp(tanh, lambda g, y, x: g - g * y * y)
 
 
 @elementwise
@@ -348,7 +349,7 @@ def sigmoid(x: Any) -> Any:
     return y
 
 
-defvjp(sigmoid, lambda g, y, x: g * (y * (1 - y)))
+defvjp(sigmoid, lambda g, y, x: g * (y - y * y))  # g y (1 - y)
 
 
 @elementwise
