@@ -221,3 +221,11 @@ def parameter() -> nn.Parameter:
 def test_wrong_calls_say_what_was_expected(call, error, says):
     with pytest.raises(error, match=says):
         call()
+
+
+def test_a_setting_that_is_no_number_says_so():
+    p = nn.Parameter([1.0])
+    with pytest.raises(ArgumentError, match="SGD: lr = '0.1'"):
+        optim.SGD([p], lr="0.1")
+    with pytest.raises(ArgumentError, match="clip_grad_norm_: max_norm = None"):
+        optim.clip_grad_norm_([p], None)

@@ -26,6 +26,7 @@ class Embedding(Module):
         rng: Rng = None,
         dtype: Any = "float32",
     ):
+        init.check_sizes("Embedding", num_embeddings=num_embeddings, embedding_dim=embedding_dim)
         if padding_idx is not None:
             if not -num_embeddings <= padding_idx < num_embeddings:
                 raise IndexError_(

@@ -10,8 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import ArgumentError, message
 from ..random import Rng, generator
 from .module import Parameter
+
+
+def check_sizes(who: str, **sizes: int) -> None:
+    """Raise unless every size, named as its argument is, is a positive integer."""
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
+            raise ArgumentError(message(f"{who}: {name} = {size!r}", expected="a positive integer"))
 
 
 def uniform(shape: tuple[int, ...], bound: float, *, rng: Rng = None, dtype: Any = np.float32) -> Parameter:

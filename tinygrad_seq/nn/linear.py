@@ -19,6 +19,7 @@ class Linear(Module):
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, rng: Rng = None, dtype: Any = "float32"):
+        init.check_sizes("Linear", in_features=in_features, out_features=out_features)
         rng = generator(rng)
         bound = 1 / math.sqrt(in_features)
         self.in_features, self.out_features = in_features, out_features

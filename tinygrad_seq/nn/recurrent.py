@@ -50,6 +50,7 @@ class RNN(Module):
         dtype: Any = "float32",
     ):
         F.rnn.nonlinearity_of(nonlinearity)
+        init.check_sizes("RNN", input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
         rng = generator(rng)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.nonlinearity, self.bias, self.batch_first, self.bidirectional = nonlinearity, bias, batch_first, bidirectional

@@ -140,9 +140,11 @@ def parameter_list(who: str, parameters: Any) -> list[Tensor]:
 def check_settings(who: str, **limits: tuple[float, float, float]) -> None:
     """Raise unless each setting `name=(value, low, high)` lies in low <= value < high."""
     for name, (value, low, high) in limits.items():
-        if not low <= value < high:
+        is_number = isinstance(value, (int, float, np.integer, np.floating))
+        if not is_number or not low <= value < high:
+            kind = ShapeError if is_number else ArgumentError
             above = "" if high == float("inf") else f" and below {high:g}"
-            raise ShapeError(message(f"{who}: {name} = {value!r}", expected=f"a number of at least {low:g}{above}"))
+            raise kind(message(f"{who}: {name} = {value!r}", expected=f"a number of at least {low:g}{above}"))
 
 
 def _zeros(like: Any) -> Any:

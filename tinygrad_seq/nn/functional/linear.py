@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ... import backend
-from ...errors import ArgumentError, IndexError_, describe, message
+from ...errors import ArgumentError, IndexError_, ShapeError, describe, message
 from ...graph import raw
 from ...ops import expand_dims, inner, not_equal, take, where
 
@@ -19,7 +19,16 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Any:
 
     x (..., D), weight (K, D), bias (K,) -> y (..., K).
     """
-    y = inner(single("linear", x), weight)
+    try:
+        y = inner(single("linear", x), weight)
+    except ShapeError:
+        name = getattr(weight, "name", None) or "the weight"
+        raise ShapeError(
+            message(
+                f"linear: x {describe(raw(x))} does not fit {name} {describe(raw(weight))}",
+                expected=f"x (..., {raw(weight).shape[-1]})",
+            )
+        ) from None
     return y if bias is None else y + bias
 
 
