@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import backend, errors, guards
+from .arrivals import Pending, arrive, settle, settled
 from .errors import GraphError, ShapeError, message
 from .frames import Frame, thread
 from .graph import MultiNode, Node, Output, Value, box, node_of, raw, require_recorded, toposort
@@ -60,13 +61,14 @@ def sweep(
             assert value.node is not None
             if useful is None or value.node in useful:
                 at = Output(value.node, value.index) if type(value.node) is MultiNode else value.node
-                _arrive(at, value.node, cotangent, grads, heap)
+                arrive(at, value.node, cotangent, grads, heap)
         while heap:
+            # The youngest node has received all that it will: what arrived is its gradient.
             node = heappop(heap)[1]
             prim = node.prim
             g = arrived = grads.pop(node)
             if type(g) is not ndarray or g.dtype is not node.dtype:
-                g = _settle(node, g)
+                g = settle(node, g)
             if node.notes is not None and (through or targets is None or node not in targets):
                 owned = type(g) is ndarray and (node in ours or g is not arrived)
                 g = _notify(node, g, owned=owned, keep=targets is None, create_graph=create_graph)
@@ -84,6 +86,8 @@ def sweep(
                     modes, paused = thread.modes, False  # whoever asks for the next step may be in other modes, or another thread
                     outer, modes.record = (modes.record, modes.frame), create_graph
                 continue
+
+            # Its rule says what it sends to each of its arguments, on bare arrays or, to be differentiated again, on values.
             if node.order < guards.last_write:
                 guards.check_unwritten(node)
             if create_graph:
@@ -122,10 +126,10 @@ def sweep(
                     _check(node, a, g, c)
                 if not (single and type(c) is ndarray):  # deferred, recorded, a number, or one of several outputs
                     pending = grads.get(q)
-                    if type(pending) is _Pending and type(c) is pending.kind and len(pending.parts) < pending.chunk:
+                    if type(pending) is Pending and type(c) is pending.kind and len(pending.parts) < pending.chunk:
                         pending.parts.append(c)
                     else:
-                        _arrive(a, q, c, grads, heap)
+                        arrive(a, q, c, grads, heap)
                 elif q not in grads:
                     grads[q] = c
                     heappush(heap, (-q.order, q))
@@ -151,65 +155,6 @@ def _on_a_path(outputs: Sequence[Value], targets: Targets) -> set[Node]:
         if any(node_of(a) in useful for a in node.args):
             useful.add(node)
     return useful
-
-
-class _Pending:
-    """What has arrived at a value while some of it is deferred."""
-
-    __slots__ = ("chunk", "kind", "like", "parts", "total")
-
-    def __init__(self, total: Any, like: Any):
-        self.total, self.like, self.kind, self.chunk = total, like, Deferred, 0
-        self.parts: list[Deferred] = []
-
-    def __add__(self, c: Any) -> _Pending:
-        if type(c) is not self.kind or len(self.parts) >= self.chunk:
-            self.settle()
-            if not isinstance(c, Deferred):
-                self.total = c if self.total is None else self.total + c
-                return self
-            self.kind, self.chunk = type(c), c.chunk()
-        self.parts.append(c)
-        return self
-
-    def settle(self) -> Any:
-        if self.parts:
-            summed = self.kind.sum_of(self.parts, self.like)
-            self.total = summed if self.total is None else self.total + summed
-            self.parts = []
-        return self.total
-
-
-def _arrive(at: Node | Output, node: Node, c: Any, grads: dict[Node, Any], heap: list[tuple[int, Node]]) -> None:
-    """Add the cotangent `c` to what has arrived at `at`, an output of `node`: the general case, which the sweep shortens for arrays."""
-    before = grads.get(node)
-    if before is None:
-        heappush(heap, (-node.order, node))
-    if type(node) is MultiNode:
-        assert isinstance(at, Output)
-        slots = grads[node] = before or [None] * len(node.shape)
-        slots[at.index] = _joined(slots[at.index], c, at)
-    else:
-        grads[node] = _joined(before, c, at)
-
-
-def _joined(before: Any, c: Any, at: Node | Output) -> Any:
-    if isinstance(c, Deferred) and type(before) is not _Pending:
-        return _Pending(before, at) + c
-    return c if before is None else before + c
-
-
-def _settle(node: Node, g: Any) -> Any:
-    """What has arrived at a node, complete: one array or a tuple of them, in the dtype of the node's output."""
-    if type(g) is list:
-        return tuple(None if part is None else _settled(part, dtype) for part, dtype in zip(g, node.dtype, strict=True))
-    return _settled(g, node.dtype)
-
-
-def _settled(g: Any, dtype: Any) -> Any:
-    if type(g) is _Pending:
-        g = g.settle()
-    return g if g.dtype == dtype else g.astype(dtype)
 
 
 def _as_values(node: Node) -> tuple[Any, Sequence[Any]]:
@@ -247,7 +192,7 @@ def _notify(node: Node, g: Any, *, owned: bool, keep: bool, create_graph: bool) 
             answer = hook(_own(part))
             if answer is not None:
                 check_cotangent("a gradient hook", answer, raw(part))
-                answer = _settled(answer if isinstance(answer, Value) else box(_like(answer, raw(part)), None), part.dtype)
+                answer = settled(answer if isinstance(answer, Value) else box(_like(answer, raw(part)), None), part.dtype)
                 part, owned = (_own(answer) if create_graph else answer._data.copy()), False
         parts[index] = part
         if keep and note.keep:
