@@ -212,3 +212,16 @@ def test_a_hundred_thousand_steps_differentiate_and_equal_the_closed_form():
     before = np.concatenate([[0.0], hs.numpy()[:-1, 0]])
     np.testing.assert_allclose(xs.grad.numpy()[:, 0], powers, rtol=1e-9)
     np.testing.assert_allclose(a.grad.item(), powers @ before, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: tg.scan(3, np.ones((2, 3)), np.ones(3)), "scan: the step 3 is no function"),
+        (lambda: tg.scan(lambda x, h: h, np.ones((2, 3)), None), "scan: the initial state None is no array"),
+        (lambda: next(tg.steps(3)), r"(?s)steps: 3 is no sequence.*range\(T\)"),
+    ],
+)
+def test_what_is_no_step_no_state_and_no_sequence_is_told(call, says):
+    with pytest.raises(ArgumentError, match=says):
+        call()

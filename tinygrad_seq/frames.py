@@ -149,6 +149,10 @@ def steps(xs: Iterable[Any], start: int = 1) -> Iterator[Any]:
 
     Leaving the loop early, or by an error, leaves its frame.
     """
+    if not isinstance(xs, Iterable):
+        raise errors.ArgumentError(
+            errors.message(f"steps: {xs!r} is no sequence", expected="one entry for each time step", do="a count goes as range(T)")
+        )
     modes, inner = thread.modes, None
     outer = modes.frame
     try:

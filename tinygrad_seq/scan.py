@@ -38,8 +38,17 @@ def scan(
     On the tape each step is a frame at its time t, counted from 1, inside one frame called `name`. Time and memory are linear in T.
     """
     T = _length_of(xs)
+    if not callable(step):
+        raise ArgumentError(
+            message(f"scan: the step {describe(step)} is no function", expected="step(x, state, *weights) -> the new state")
+        )
     several = isinstance(state, (tuple, list))
     states = tuple(state) if several else (state,)
+    for h in states:
+        if not hasattr(raw(h), "shape"):
+            raise ArgumentError(
+                message(f"scan: the initial state {describe(h)} is no array", expected="an array, or a tuple of them")
+            )
     present: Any = None if lengths is None else _present(lengths, xs)
     if present is not None:
         alive, everyone = backend.to_device(present, backend.device_of(raw(xs))), present.all(axis=1).tolist()
