@@ -1,6 +1,6 @@
 """Primitives: functions of raw arrays that record themselves, and the derivative rules that belong to them.
 
-The dispatch is the hottest code of the package, so it stands in three shapes (one array, two, any number) that do the same.
+The dispatch is the hottest code of the package: beside the general one stand two without loops, for one array and for two.
 """
 
 from __future__ import annotations
@@ -158,30 +158,7 @@ def _unary(prim: Primitive) -> Callable[..., Any]:
             return _constant(prim, out)
         sources = (source if type(source) is Node else Output(source, a._index),)
         keep_out, unread = plans[1] or prim.plan(1)
-        node = Node()  # `_record`, written out: a call costs a tenth of a small op
-        node.prim = prim
-        node.args = sources
-        node.raw = sources if unread else (x,)
-        node.params = NO_PARAMS
-        if params:
-            node.params = params
-            for value in params.values():
-                if type(value) in _CHANGEABLE:
-                    _own(params)
-        node.order = tick()
-        node.frame = modes.frame
-        node.notes = None
-        if modes.anomaly:
-            node.source = user_line()
-        if type(out) is not ndarray:
-            out = _array(out)
-        node.out = out if keep_out else None
-        node.shape = out.shape
-        node.dtype = out.dtype
-        value = new(Value.boxes)
-        value._data = out
-        value.node = node
-        return value
+        return _record(prim, sources, sources if unread else (x,), params, out, keep_out, modes)
 
     return call
 
@@ -223,25 +200,7 @@ def _binary(prim: Primitive) -> Callable[..., Any]:
         keep_out, unread = plans[tracked] or prim.plan(tracked)
         sources = (left, right)
         inputs = sources if unread == 3 else (x, y) if not unread else (left, y) if unread == 1 else (x, right)
-        node = Node()
-        node.prim = prim
-        node.args = sources
-        node.raw = inputs
-        node.params = NO_PARAMS
-        node.order = tick()
-        node.frame = modes.frame
-        node.notes = None
-        if modes.anomaly:
-            node.source = user_line()
-        if type(out) is not ndarray:
-            out = _array(out)
-        node.out = out if keep_out else None
-        node.shape = out.shape
-        node.dtype = out.dtype
-        value = new(Value.boxes)
-        value._data = out
-        value.node = node
-        return value
+        return _record(prim, sources, inputs, params, out, keep_out, modes)
 
     return call
 

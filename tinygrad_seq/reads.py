@@ -1,6 +1,6 @@
 """What a derivative rule reads: found in its own code, so that the tape keeps those arrays and drops the others.
 
-PyTorch states this by hand for every op; here the rule says it itself. `x.shape`, `x.ndim` and `x.dtype` are no reads, the tape
+PyTorch's code generator finds it in the formulas of its own ops; here any rule, a user's too, says it itself. `x.shape`, `x.ndim` and `x.dtype` are no reads, the tape
 knows them without the array.
 """
 
