@@ -69,18 +69,17 @@ METHODS = {  # as x.name
 
 _LSTM = "write its step as a function, then tg.scan(step, xs, (h, c), weights)"
 _GRU = "write its step as a function, then tg.scan(step, xs, h, weights)"
-_DROPOUT = "x * (tg.random.uniform(size=x.shape) >= p) / (1 - p) while self.training"
 
 LAYERS = {  # as tg.nn.name, tg.nn.functional.name and tg.optim.name
     "AdamW": "tg.optim.Adam(parameters, lr); inside tg.no_grad() also p[...] = p * (1 - lr * decay)",
     "BCEWithLogitsLoss": "(tg.logaddexp(0, x) - x * y).mean()", "CrossEntropyLoss": "tg.nn.functional.cross_entropy(logits, targets)",
-    "Dropout": _DROPOUT, "GRU": _GRU, "GRUCell": _GRU, "L1Loss": "tg.abs(x - y).mean()", "LSTM": _LSTM, "LSTMCell": _LSTM,
+    "GRU": _GRU, "GRUCell": _GRU, "L1Loss": "tg.abs(x - y).mean()", "LSTM": _LSTM, "LSTMCell": _LSTM,
     "LogSoftmax": "tg.nn.functional.log_softmax(x, axis)", "MSELoss": "tg.square(x - y).mean()", "ModuleDict": "a plain dict of modules",
     "ModuleList": "a plain list of modules", "NLLLoss": "tg.nn.functional.cross_entropy(logits, targets), of the scores before log_softmax",
     "ParameterDict": "a plain dict of parameters", "ParameterList": "a plain list of parameters",
     "RNNCell": "tg.nn.functional.rnn_step(x, h, w_ih, w_hh, b_ih, b_hh)", "ReLU": "tg.nn.functional.relu(x)", "Sigmoid": "tg.sigmoid(x)",
     "Sequential": "a list: for layer in self.layers: x = layer(x)", "Softmax": "tg.nn.functional.softmax(x, axis)", "Tanh": "tg.tanh(x)",
-    "binary_cross_entropy_with_logits": "(tg.logaddexp(0, x) - x * y).mean()", "dropout": _DROPOUT, "l1_loss": "tg.abs(x - y).mean()",
+    "binary_cross_entropy_with_logits": "(tg.logaddexp(0, x) - x * y).mean()", "l1_loss": "tg.abs(x - y).mean()",
     "lr_scheduler": "an attribute: optimizer.lr = ... before a step", "mse_loss": "tg.square(x - y).mean()",
     "nll_loss": "tg.nn.functional.cross_entropy(logits, targets), of the scores before log_softmax", "one_hot": "tg.one_hot(ids, num_classes)",
     "pad": "tg.pad(x, pad_width)", "sigmoid": "tg.sigmoid(x)", "tanh": "tg.tanh(x)", "utils": "tg.optim.clip_grad_norm_(parameters, max_norm)",

@@ -5,9 +5,11 @@ import typing as _typing
 
 from .. import twins as _twins
 from . import functional as functional, init as init
+from .dropout import Dropout as Dropout
 from .embedding import Embedding as Embedding
 from .linear import Linear as Linear
 from .module import Module as Module, Parameter as Parameter
+from .norm import LayerNorm as LayerNorm
 from .recurrent import RNN as RNN
 
 

@@ -1,18 +1,27 @@
 """How parameters start. PyTorch's distributions, so that results compare.
 
 Numbers are drawn on the host from `rng` (a generator, a seed, or None for the default that `tg.seed` sets), in the order in which
-a module makes its parameters.
+a module makes its parameters. The functions that end in _ fill a parameter in place and return it:
+
+    for name, p in model.named_parameters():
+        if "weight_hh" in name:
+            nn.init.orthogonal_(p)
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, TypeVar
 
 import numpy as np
 
-from ..errors import ArgumentError, message
+from .. import backend, guards
+from ..errors import ArgumentError, ShapeError, describe, message
 from ..random import Rng, generator
+from ..tensor import Tensor
 from .module import Parameter
+
+P = TypeVar("P", bound=Tensor)
 
 
 def check_sizes(who: str, **sizes: int) -> None:
@@ -30,3 +39,131 @@ def uniform(shape: tuple[int, ...], bound: float, *, rng: Rng = None, dtype: Any
 def normal(shape: tuple[int, ...], std: float = 1.0, *, rng: Rng = None, dtype: Any = np.float32) -> Parameter:
     """A parameter drawn from a normal distribution with mean 0."""
     return Parameter(generator(rng).normal(0.0, std, shape), dtype)
+
+
+# ---- In place: plain distributions ---------------------------------------------------------------------------------------------------
+
+
+def uniform_(p: P, a: float = 0.0, b: float = 1.0, *, rng: Rng = None) -> P:
+    """Draw every entry evenly from [a, b)."""
+    return _filled("uniform_", p, generator(rng).uniform(a, b, p.shape))
+
+
+def normal_(p: P, mean: float = 0.0, std: float = 1.0, *, rng: Rng = None) -> P:
+    """Draw every entry from the normal distribution of that mean and standard deviation."""
+    return _filled("normal_", p, generator(rng).normal(mean, std, p.shape))
+
+
+def trunc_normal_(p: P, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0, *, rng: Rng = None) -> P:
+    """Draw every entry from the normal distribution of that mean and standard deviation, given that it lies in [a, b]."""
+    from scipy.special import ndtr, ndtri
+
+    below = generator(rng).uniform(
+        ndtr((a - mean) / std), ndtr((b - mean) / std), p.shape
+    )  # the share of numbers below the one drawn
+    return _filled("trunc_normal_", p, np.clip(mean + std * ndtri(below), a, b))
+
+
+def constant_(p: P, val: float) -> P:
+    """Make every entry `val`."""
+    return _filled("constant_", p, np.full(p.shape, val))
+
+
+def zeros_(p: P) -> P:
+    """Make every entry 0."""
+    return constant_(p, 0.0)
+
+
+def ones_(p: P) -> P:
+    """Make every entry 1."""
+    return constant_(p, 1.0)
+
+
+def eye_(p: P) -> P:
+    """Make a matrix the identity: ones on its diagonal, zeros elsewhere. (An RNN that starts by remembering: Le, Jaitly & Hinton 2015.)"""
+    rows, columns = _matrix("eye_", p)
+    return _filled("eye_", p, np.eye(rows, columns))
+
+
+# ---- In place: scaled to what goes in and out ------------------------------------------------------------------------------------------
+
+
+def xavier_uniform_(p: P, gain: float = 1.0, *, rng: Rng = None) -> P:
+    """Draw evenly within ±gain sqrt(6 / (fan_in + fan_out)) (Glorot & Bengio 2010)."""
+    bound = gain * math.sqrt(6 / sum(_fans("xavier_uniform_", p)))
+    return _filled("xavier_uniform_", p, generator(rng).uniform(-bound, bound, p.shape))
+
+
+def xavier_normal_(p: P, gain: float = 1.0, *, rng: Rng = None) -> P:
+    """Draw from the normal distribution of mean 0 and standard deviation gain sqrt(2 / (fan_in + fan_out)) (Glorot & Bengio 2010)."""
+    std = gain * math.sqrt(2 / sum(_fans("xavier_normal_", p)))
+    return _filled("xavier_normal_", p, generator(rng).normal(0.0, std, p.shape))
+
+
+def kaiming_uniform_(p: P, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu", *, rng: Rng = None) -> P:
+    """Draw evenly within ±gain sqrt(3 / fan) (He et al. 2015). a: the slope of a leaky rectifier below 0."""
+    bound = calculate_gain(nonlinearity, a) * math.sqrt(3 / _fan("kaiming_uniform_", p, mode))
+    return _filled("kaiming_uniform_", p, generator(rng).uniform(-bound, bound, p.shape))
+
+
+def kaiming_normal_(p: P, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu", *, rng: Rng = None) -> P:
+    """Draw from the normal distribution of mean 0 and standard deviation gain / sqrt(fan) (He et al. 2015)."""
+    std = calculate_gain(nonlinearity, a) / math.sqrt(_fan("kaiming_normal_", p, mode))
+    return _filled("kaiming_normal_", p, generator(rng).normal(0.0, std, p.shape))
+
+
+def orthogonal_(p: P, gain: float = 1.0, *, rng: Rng = None) -> P:
+    """Make a matrix orthogonal, times `gain`: W W^T = gain² I, or W^T W where it has more rows than columns (Saxe et al. 2014).
+
+    It is drawn evenly from all orthogonal ones: the factor Q of a normal matrix, its columns flipped so that the diagonal of R is
+    positive. The axes from the second on count as columns.
+    """
+    if p.ndim < 2:
+        raise ShapeError(message(f"orthogonal_: got {describe(p)}", expected="two axes or more"))
+    rows, columns = p.shape[0], math.prod(p.shape[1:])
+    drawn = generator(rng).standard_normal((rows, columns))
+    q, r = np.linalg.qr(drawn.T if rows < columns else drawn)
+    q *= np.sign(np.diag(r))
+    return _filled("orthogonal_", p, gain * (q.T if rows < columns else q).reshape(p.shape))
+
+
+def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
+    """The factor by which a nonlinearity shrinks the standard deviation of what passes, to make up for in its weights."""
+    slope = 0.01 if param is None else param
+    gains = dict.fromkeys(("linear", "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "sigmoid"), 1.0)
+    gains |= {"tanh": 5 / 3, "relu": math.sqrt(2), "leaky_relu": math.sqrt(2 / (1 + slope**2)), "selu": 3 / 4}
+    if nonlinearity not in gains:
+        raise ArgumentError(message(f"calculate_gain: nonlinearity {nonlinearity!r} is not known", expected=", ".join(gains)))
+    return gains[nonlinearity]
+
+
+# ---- Helpers -----------------------------------------------------------------------------------------------------------------------------
+
+
+def _filled(who: str, p: P, values: Any) -> P:
+    """The parameter itself, with these values."""
+    if not p.is_leaf:
+        raise ArgumentError(message(f"{who}: got the result of an operation", expected="a parameter, or another leaf"))
+    p._data[...] = backend.array_module(p._data).asarray(np.asarray(values, p.dtype))
+    guards.wrote(p._data)
+    return p
+
+
+def _matrix(who: str, p: Tensor) -> tuple[int, int]:
+    if p.ndim != 2:
+        raise ShapeError(message(f"{who}: got {describe(p)}", expected="a matrix"))
+    return p.shape[0], p.shape[1]
+
+
+def _fans(who: str, p: Tensor) -> tuple[int, int]:
+    """How many numbers go into and come out of a unit: weight (out, in, *window)."""
+    if p.ndim < 2:
+        raise ShapeError(message(f"{who}: got {describe(p)}", expected="a weight (out, in, ...)", do="init.zeros_(p) for a bias"))
+    window = math.prod(p.shape[2:])
+    return p.shape[1] * window, p.shape[0] * window
+
+
+def _fan(who: str, p: Tensor, mode: str) -> int:
+    if mode not in ("fan_in", "fan_out"):
+        raise ArgumentError(message(f"{who}: mode {mode!r} is not known", expected="'fan_in' or 'fan_out'"))
+    return _fans(who, p)[mode == "fan_out"]

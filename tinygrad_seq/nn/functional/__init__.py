@@ -7,8 +7,10 @@ import sys as _sys
 import typing as _typing
 
 from ... import twins as _twins
-from .activation import relu as relu
+from .activation import gelu as gelu, relu as relu
+from .dropout import dropout as dropout
 from .linear import embedding as embedding, linear as linear
+from .norm import layer_norm as layer_norm
 from .loss import cross_entropy as cross_entropy
 from .rnn import RNNGradients as RNNGradients, rnn_bptt as rnn_bptt, rnn_step as rnn_step
 from .softmax import log_softmax as log_softmax, softmax as softmax
