@@ -112,9 +112,11 @@ class Module:
     def state_dict(self) -> dict[str, np.ndarray[Any, Any]]:
         """A snapshot of every parameter and saved buffer by its path: NumPy arrays, copied, so training on does not change them.
 
-        A parameter that stands in two places appears under both paths, as in PyTorch.
+        A parameter that stands in two places appears under both paths as one array, as in PyTorch.
         """
-        return {path: backend.to_numpy(t._data).copy() for path, t in self._saved()}
+        saved = list(self._saved())
+        copies = {id(t): backend.to_numpy(t._data).copy() for _, t in saved}
+        return {path: copies[id(t)] for path, t in saved}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
         """Write the arrays of `state` (NumPy's, PyTorch's or Tensors, of any float dtype) into the parameters and buffers.
