@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -164,6 +165,55 @@ def test_full_lengths_change_nothing():
     np.testing.assert_array_equal(plain[1], masked[1])
 
 
+# ---- What else the step returns ----------------------------------------------------------------------------------------------
+
+
+class Seen(NamedTuple):
+    """What a test's step hands out besides its state."""
+
+    before: object
+    twice: object
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("lengths", [None, [3, 0, 5]])
+def test_what_the_step_collects_is_stacked_over_time_in_its_own_form_and_zero_past_the_ends(lengths, reverse: bool):
+    xs, h = arrays(14, (T, B), (B,))
+
+    def step(x, h):
+        return h + x, Seen(h, 2 * (h + x))
+
+    plain = scan(running_sum, xs, h, lengths=lengths, reverse=reverse)
+    ys, last, seen = scan(step, xs, h, lengths=lengths, reverse=reverse, collect=True)
+    np.testing.assert_array_equal(ys, plain[0])
+    np.testing.assert_array_equal(last, plain[1])
+    assert type(seen) is Seen
+    np.testing.assert_array_equal(seen.twice, 2 * ys)
+    present = np.ones((T, B), bool) if lengths is None else np.arange(T)[:, None] < np.array(lengths)
+    np.testing.assert_allclose(seen.before, np.where(present, ys - xs, 0), atol=1e-14)
+
+
+def test_one_array_or_a_plain_tuple_is_collected_as_such_and_a_state_of_several_arrays_stays_one():
+    xs, h, c = arrays(15, (T, B), (B,), (B,))
+    _, _, one = scan(lambda x, h: (h + x, x * h), xs, h, collect=True)
+    assert one.shape == (T, B)
+    _, (h1, _), (a, b) = scan(lambda x, h, c: (c + x, h, (h, c)), xs, (h, c), collect=True)
+    np.testing.assert_array_equal(a[0], h)
+    np.testing.assert_array_equal(b[1], h)
+    np.testing.assert_array_equal(h1, b[-1] + xs[-1])
+
+
+def test_gradients_flow_through_what_is_collected():
+    xs, h = tensors(16, (T, B), (B,))
+    _, _, squares = scan(lambda x, h: (h + x, h * h), xs, h, collect=True, lengths=LENGTHS)
+    squares.sum().backward()
+    before = scan(lambda x, h: (h + x, h), xs.data, h.data, collect=True, lengths=LENGTHS)[2]
+    np.testing.assert_allclose(h.grad.numpy(), 2 * before.sum(axis=0))
+    later = np.cumsum(before[::-1], axis=0)[::-1] - before
+    present = np.arange(T)[:, None] < np.array(LENGTHS)
+    np.testing.assert_allclose(xs.grad.numpy(), 2 * later * present, atol=1e-14)
+
+
 # ---- Errors ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -173,6 +223,27 @@ def test_full_lengths_change_nothing():
         (lambda: scan(running_sum, np.float64(1), np.zeros(3)), ShapeError, "no time axis"),
         (lambda: scan(running_sum, np.zeros((0, 3)), np.zeros(3)), ShapeError, "no time step"),
         (lambda: scan(lambda x, h: (h, h), np.zeros((2, 3)), (np.zeros(3),)), ShapeError, "returned 2 arrays at t = 1"),
+        (
+            lambda: scan(lambda x, h: (h, h), np.zeros((2, 3)), np.zeros(3)),
+            ShapeError,
+            "(?s)returned 2 arrays.*first array is the output",
+        ),
+        (
+            lambda: scan(lambda x, h, c: h, np.zeros((2, 3)), (np.zeros(3),) * 2),
+            ShapeError,
+            "(?s)returned 1 array at t = 1.*2, as the",
+        ),
+        (lambda: scan(lambda x, h: 1.0, np.zeros((2, 3)), np.zeros(3)), ArgumentError, "returned 1.0 at t = 1"),
+        (
+            lambda: scan(running_sum, np.zeros((2, 3)), np.zeros(3), collect=True),
+            ShapeError,
+            r"(?s)collect.*tuple of 2.*float64 \(3,\)",
+        ),
+        (
+            lambda: scan(lambda x, *s: s, np.zeros((2, 3)), (np.zeros(3),) * 2, collect=True),
+            ShapeError,
+            "(?s)no thing more at t = 1.*tuple of 3.*tuple of 2",
+        ),
         (lambda: scan(running_sum, np.zeros((2, 3)), np.zeros(1)), ShapeError, "changed the shape of the state at t = 1"),
         (lambda: scan(running_sum, np.zeros((2, 3)), np.zeros(3), lengths=[1, 2]), ShapeError, "lengths"),
         (lambda: scan(running_sum, np.zeros((2, 3)), np.zeros(3), lengths=[1, 2, 3]), ShapeError, r"0 \.\.\. T = 2"),

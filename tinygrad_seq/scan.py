@@ -22,8 +22,9 @@ def scan(
     *,
     lengths: Any = None,
     reverse: bool = False,
+    collect: bool = False,
     name: str = "scan",
-) -> tuple[Any, Any]:
+) -> tuple[Any, ...]:
     """Run a recurrence over a sequence.
 
         h_t = step(x_t, h_(t-1), *weights)          t = 1, ..., T
@@ -34,6 +35,9 @@ def scan(
 
     lengths (B,): the length of each row of xs (T, B, ...). Past its end a row's state stands still and its output is zero; what the padding
     holds, even NaN, changes nothing, and its gradient is zero. A row may have length 0. reverse: run from t = T to 1, rows from their end.
+
+    collect: the step returns one thing more behind the new state, an array or a (named) tuple of arrays, and scan (hs, h_T, all of them):
+    each array stacked over time, (T, ...), zero past a row's end. So gates and other values of every moment can be looked at.
 
     On the tape each step is a frame at its time t, counted from 1, inside one frame called `name`. Time and memory are linear in T.
     """
@@ -55,20 +59,28 @@ def scan(
         xs = where(_fitted(alive, xs), xs, 0)
 
     ys: list[Any] = [None] * T
+    more: list[Any] = [None] * T
     moments = unstack(xs)
     with frame(name):
         for t in reversed(range(T)) if reverse else range(T):
             with frame("step", t + 1):
                 new = step(moments[t], *states, *weights)
-                new = _checked(tuple(new) if several else (new,), states, t + 1)
+                if collect:
+                    new, more[t] = _parted(new, states, several, t + 1)
+                new = _checked(tuple(new) if isinstance(new, (tuple, list)) else (new,), states, t + 1)
                 if present is not None and not everyone[t]:
                     new = tuple(where(_fitted(alive[t], h), h, before) for h, before in zip(new, states, strict=True))
                 states = new
                 ys[t] = states[0]
-    hs = stack(ys)
-    if present is not None:
-        hs = where(_fitted(alive, hs), hs, 0)
-    return hs, states if several else states[0]
+
+    def over_time(values: Sequence[Any]) -> Any:
+        stacked = stack(values)
+        return stacked if present is None else where(_fitted(alive, stacked), stacked, 0)
+
+    last = states if several else states[0]
+    if not collect:
+        return over_time(ys), last
+    return over_time(ys), last, _in_the_form_of(more[0], [over_time(v) for v in zip(*map(_as_tuple, more), strict=True)])
 
 
 def _length_of(xs: Any) -> int:
@@ -102,13 +114,44 @@ def _fitted(mask: Any, x: Any) -> Any:
     return mask.reshape(mask.shape + (1,) * (len(x.shape) - mask.ndim))
 
 
+def _parted(new: Any, before: tuple[Any, ...], several: bool, t: int) -> tuple[Any, Any]:
+    """What a step with `collect` returned, as the new state and the thing more."""
+    if not isinstance(new, tuple) or len(new) != len(before) + 1:
+        got = f"a tuple of {len(new)}" if isinstance(new, tuple) else describe(raw(new))
+        raise ShapeError(
+            message(
+                f"scan: collect=True, but the step returned no thing more at t = {t}",
+                expected=f"a tuple of {len(before) + 1}: the arrays of the state, then what to collect",
+                got=got,
+            )
+        )
+    return new[:-1] if several else new[0], new[-1]
+
+
+def _as_tuple(collected: Any) -> tuple[Any, ...]:
+    return collected if isinstance(collected, tuple) else (collected,)
+
+
+def _in_the_form_of(example: Any, values: list[Any]) -> Any:
+    """The values as what the step returned was: one array, a tuple, or a named tuple."""
+    if not isinstance(example, tuple):
+        return values[0]
+    return type(example)(*values) if hasattr(example, "_fields") else tuple(values)
+
+
 def _checked(new: tuple[Any, ...], before: tuple[Any, ...], t: int) -> tuple[Any, ...]:
     """What the step returned: as many arrays as the state has, of the same shapes."""
     if len(new) != len(before):
         raise ShapeError(
-            message(f"scan: the step returned {len(new)} arrays at t = {t}", expected=f"{len(before)}, the arrays of the state")
+            message(
+                f"scan: the step returned {len(new)} {'array' if len(new) == 1 else 'arrays'} at t = {t}",
+                expected=f"{len(before)}, as the state has",
+                do="return the new state and nothing else: its first array is the output" if len(new) > len(before) else "",
+            )
         )
     for i, (h, old) in enumerate(zip(new, before, strict=True)):
+        if not hasattr(raw(h), "shape"):
+            raise ArgumentError(message(f"scan: the step returned {describe(h)} at t = {t}", expected="arrays"))
         if h.shape != old.shape:
             raise ShapeError(
                 message(
