@@ -61,6 +61,14 @@ class MissingDependencyError(TinygradError, ImportError):
     """A package or program that this feature needs is not installed."""
 
 
+class FileError(TinygradError, OSError):
+    """A file that cannot be written, or is not what it should be: damaged, of another kind, or not there."""
+
+
+class MissingFileError(FileError, FileNotFoundError):
+    """A file that is not there."""
+
+
 # The builtin that NumPy raised decides which of ours the caller sees; subclasses stand before their bases.
 _TWINS: tuple[tuple[type[Exception], type[TinygradError]], ...] = (
     (np.linalg.LinAlgError, LinearAlgebraError),

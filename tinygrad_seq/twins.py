@@ -44,10 +44,10 @@ FUNCTIONS = {  # as tg.name
     "bool": "tg.bool_", "column_stack": "tg.stack or tg.concatenate", "dstack": "tg.stack or tg.concatenate", "double": "tg.float64",
     "empty": "tg.zeros(shape)", "empty_like": "tg.zeros_like(x)", "float": "tg.float32", "flatten": "tg.ravel(x)",
     "from_numpy": "tg.tensor(array)", "full_": "tg.full(shape, value)", "half": "tg.float16", "hstack": "tg.concatenate(arrays, axis=1)",
-    "inference_mode": "tg.no_grad()", "int": "tg.int32", "is_tensor": "isinstance(x, tg.Tensor)", "load": "safetensors.numpy.load_file(path)",
+    "inference_mode": "tg.no_grad()", "int": "tg.int32", "is_tensor": "isinstance(x, tg.Tensor)",
     "long": "tg.int64", "manual_seed": "tg.seed(value)", "multinomial": "tg.random.generator().choice(n, p=weights)",
     "rand": "tg.random.uniform(size=shape)", "randint": "tg.random.integers(low, high, size)",
-    "randn": "tg.random.standard_normal(size)", "randperm": "tg.random.permutation(n)", "save": "safetensors.numpy.save_file({name: x.numpy()}, path)",
+    "randn": "tg.random.standard_normal(size)", "randperm": "tg.random.permutation(n)",
     "set_grad_enabled": "tg.no_grad() or tg.enable_grad()", "vstack": "tg.concatenate(arrays, axis=0)",
 }  # fmt: skip
 
