@@ -73,14 +73,24 @@ def scan(
                 states = new
                 ys[t] = states[0]
 
-    def over_time(values: Sequence[Any]) -> Any:
+    def over_time(*values: Any) -> Any:
         stacked = stack(values)
         return stacked if present is None else where(_fitted(alive, stacked), stacked, 0)
 
     last = states if several else states[0]
-    if not collect:
-        return over_time(ys), last
-    return over_time(ys), last, _in_the_form_of(more[0], [over_time(v) for v in zip(*map(_as_tuple, more), strict=True)])
+    return (over_time(*ys), last, each(over_time, *more)) if collect else (over_time(*ys), last)
+
+
+def each(f: Callable[..., Any], *values: Any) -> Any:
+    """f of the arrays that stand at the same place in each of the values, which are arrays or (named) tuples of one form.
+
+    each(f, (h, c), (h2, c2)) = (f(h, h2), f(c, c2)): what is done to a state is done to every array of it.
+    """
+    form = values[0]
+    if not isinstance(form, tuple):
+        return f(*values)
+    parts = [each(f, *places) for places in zip(*values, strict=True)]
+    return type(form)(*parts) if hasattr(form, "_fields") else tuple(parts)
 
 
 def _length_of(xs: Any) -> int:
@@ -126,17 +136,6 @@ def _parted(new: Any, before: tuple[Any, ...], several: bool, t: int) -> tuple[A
             )
         )
     return new[:-1] if several else new[0], new[-1]
-
-
-def _as_tuple(collected: Any) -> tuple[Any, ...]:
-    return collected if isinstance(collected, tuple) else (collected,)
-
-
-def _in_the_form_of(example: Any, values: list[Any]) -> Any:
-    """The values as what the step returned was: one array, a tuple, or a named tuple."""
-    if not isinstance(example, tuple):
-        return values[0]
-    return type(example)(*values) if hasattr(example, "_fields") else tuple(values)
 
 
 def _checked(new: tuple[Any, ...], before: tuple[Any, ...], t: int) -> tuple[Any, ...]:
