@@ -7,11 +7,33 @@ import sys as _sys
 import typing as _typing
 
 from ... import twins as _twins
-from .activation import gelu as gelu, relu as relu
-from .dropout import dropout as dropout
+from .activation import (
+    elu as elu,
+    gelu as gelu,
+    glu as glu,
+    hardsigmoid as hardsigmoid,
+    hardswish as hardswish,
+    hardtanh as hardtanh,
+    leaky_relu as leaky_relu,
+    logsigmoid as logsigmoid,
+    mish as mish,
+    prelu as prelu,
+    relu as relu,
+    relu6 as relu6,
+    selu as selu,
+    silu as silu,
+    softplus as softplus,
+    softsign as softsign,
+)
+from .dropout import (
+    dropout as dropout,
+    dropout1d as dropout1d,
+    dropout2d as dropout2d,
+    variational_dropout as variational_dropout,
+)
 from .linear import embedding as embedding, linear as linear
-from .norm import layer_norm as layer_norm
 from .loss import cross_entropy as cross_entropy
+from .norm import batch_norm as batch_norm, group_norm as group_norm, layer_norm as layer_norm, rms_norm as rms_norm
 from .rnn import RNNGradients as RNNGradients, rnn_bptt as rnn_bptt, rnn_step as rnn_step
 from .softmax import log_softmax as log_softmax, softmax as softmax
 

@@ -1,4 +1,7 @@
-"""Activations that NumPy has no name for."""
+"""Activations that NumPy has no name for: numbers, kinks and the gradient at the kinks are PyTorch's.
+
+Sigmoid and tanh are ops (`tg.sigmoid`, `tg.tanh`), softmax has a file of its own.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import ArgumentError, message
-from ...ops import erf, greater, tanh, where
+from ...errors import ArgumentError, ShapeError, describe, message
+from ...graph import raw
+from ...ops import abs, erf, exp, greater, less, logical_and, minimum, sigmoid, split, tanh, where
 from ...ops.broadcast import elementwise
 from ...primitives import defvjp
+from .linear import single
+
+# ---- Rectifiers --------------------------------------------------------------------------------------------------------------------
 
 
 @elementwise
@@ -19,17 +26,155 @@ def relu(x: Any) -> Any:
     return np.maximum(x, 0)
 
 
-defvjp(relu, lambda g, y, x: where(greater(y, 0), g, 0))
+defvjp(relu, lambda g, y, x: g * greater(y, 0))  # a product with booleans takes a quarter of the time of `where`
+
+
+@elementwise
+def leaky_relu(x: Any, negative_slope: float = 0.01) -> Any:
+    """Leaky rectifier (Maas et al. 2013): x where x > 0, else negative_slope · x."""
+    return np.maximum(x, 0) + negative_slope * np.minimum(x, 0)
+
+
+defvjp(leaky_relu, lambda g, y, x, negative_slope=0.01: where(greater(x, 0), g, negative_slope * g))
+
+
+@elementwise
+def _prelu(x: Any, weight: Any, /) -> Any:
+    return np.maximum(x, 0) + weight * np.minimum(x, 0)
+
+
+defvjp(
+    _prelu,
+    lambda g, y, x, weight: where(greater(x, 0), g, g * weight),
+    lambda g, y, x, weight: g * minimum(x, 0),
+)
+
+
+def prelu(x: Any, weight: Any) -> Any:
+    """Rectifier with a learned slope below 0 (He et al. 2015): max(x, 0) + weight · min(x, 0).
+
+    weight (1,), or (C,) for the channels of x (B, C, ...) -> the shape of x.
+    """
+    shape, count = raw(single("prelu", x)).shape, math.prod(weight.shape)
+    if count == 1:
+        return _prelu(x, weight.reshape(()) if len(shape) == 0 else weight)
+    if len(shape) < 2 or shape[1] != count:
+        raise ShapeError(
+            message(f"prelu: {count} slopes do not fit x {describe(raw(x))}", expected=f"x (B, {count}, ...), or one slope")
+        )
+    return _prelu(x, weight.reshape((count, *(1,) * (len(shape) - 2))))
+
+
+@elementwise
+def hardtanh(x: Any, min_val: float = -1.0, max_val: float = 1.0) -> Any:
+    """The nearest number within [min_val, max_val]. Unlike `tg.clip` it has gradient 0 at the limits themselves."""
+    return np.clip(x, min_val, max_val)
+
+
+defvjp(hardtanh, lambda g, y, x, min_val=-1.0, max_val=1.0: g * logical_and(greater(x, min_val), less(x, max_val)))
+
+
+def relu6(x: Any) -> Any:
+    """Rectifier with a ceiling, min(max(x, 0), 6)."""
+    return hardtanh(x, min_val=0.0, max_val=6.0)
+
+
+def hardsigmoid(x: Any) -> Any:
+    """Sigmoid in three straight pieces, min(max(x + 3, 0), 6) / 6."""
+    return relu6(x + 3) / 6
+
+
+@elementwise
+def hardswish(x: Any) -> Any:
+    """SiLU with the sigmoid in three straight pieces, x min(max(x + 3, 0), 6) / 6 (Howard et al. 2019)."""
+    return x * (np.clip(x + 3, 0, 6) / 6)
+
+
+defvjp(hardswish, lambda g, y, x: g * where(less(x, 3), greater(x, -3) * (x / 3 + 0.5), 1))
+
+# ---- Exponential pieces ------------------------------------------------------------------------------------------------------------
+
+
+@elementwise
+def elu(x: Any, alpha: float = 1.0) -> Any:
+    """Exponential linear unit (Clevert et al. 2016): x where x > 0, else alpha (e^x - 1)."""
+    return np.maximum(x, 0) + alpha * np.expm1(np.minimum(x, 0))
+
+
+defvjp(elu, lambda g, y, x, alpha=1.0: g * where(greater(x, 0), 1, alpha * exp(minimum(x, 0))))
+
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
+
+
+def selu(x: Any) -> Any:
+    """Self-normalising `elu` (Klambauer et al. 2017): scaled so that layers keep mean 0 and variance 1."""
+    return SELU_SCALE * elu(x, alpha=SELU_ALPHA)
+
+
+@elementwise
+def softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
+    """Smooth rectifier log(1 + e^(beta x)) / beta; x itself where beta x > threshold."""
+    z = x * beta
+    return where(z > threshold, x, (np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))) / beta)
+
+
+defvjp(softplus, lambda g, y, x, beta=1.0, threshold=20.0: g * where(greater(x * beta, threshold), 1, sigmoid(x * beta)))
+
+
+@elementwise
+def logsigmoid(x: Any) -> Any:
+    """Logarithm of the sigmoid, exact for x of any size."""
+    return np.minimum(x, 0) - np.log1p(np.exp(-np.abs(x)))
+
+
+defvjp(logsigmoid, lambda g, y, x: g * sigmoid(-x))
+
+# ---- x times a gate ----------------------------------------------------------------------------------------------------------------
+
+
+@elementwise
+def _normal_cdf(x: Any) -> Any:
+    y = erf(x * math.sqrt(0.5))
+    y += 1
+    y *= 0.5
+    return y
+
+
+defvjp(_normal_cdf, lambda g, y, x: g * (exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))))
 
 
 def gelu(x: Any, approximate: str = "none") -> Any:
     """Gaussian error linear unit (Hendrycks & Gimpel 2016): x times the probability that a standard normal number is below x.
 
     y = x Φ(x) = x (1 + erf(x / √2)) / 2
-    approximate="tanh":  y = x (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2
+    approximate="tanh":  y = x (1 + tanh(u)) / 2 = x σ(2u),  u = √(2/π) (x + 0.044715 x³)
     """
     if approximate == "none":
-        return 0.5 * x * (1 + erf(x * math.sqrt(0.5)))
+        return x * _normal_cdf(x)
     if approximate == "tanh":
-        return 0.5 * x * (1 + tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+        return x * sigmoid(x * (1 + 0.044715 * x * x) * math.sqrt(8 / math.pi))
     raise ArgumentError(message(f"gelu: approximate = {approximate!r} is not known", expected="'none' or 'tanh'"))
+
+
+def silu(x: Any) -> Any:
+    """Sigmoid linear unit, also called swish: x σ(x)."""
+    return x * sigmoid(x)
+
+
+def mish(x: Any) -> Any:
+    """Mish (Misra 2019): x tanh(log(1 + e^x))."""
+    return x * tanh(softplus(x))
+
+
+def glu(x: Any, axis: int = -1) -> Any:
+    """Gated linear unit (Dauphin et al. 2017): half of x gates the other half, a σ(b) with x = [a, b] along `axis`."""
+    size = raw(single("glu", x)).shape[axis]
+    if size % 2:
+        raise ShapeError(message(f"glu: x {describe(raw(x))} has no halves along axis {axis}", expected="an even size"))
+    a, b = split(x, 2, axis=axis)
+    return a * sigmoid(b)
+
+
+def softsign(x: Any) -> Any:
+    """x / (1 + |x|)."""
+    return x / (1 + abs(x))
