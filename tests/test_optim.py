@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -11,11 +13,16 @@ from tinygrad_seq.errors import ArgumentError, ShapeError
 
 SETTINGS = [
     (optim.SGD, {"lr": 0.1}),
-    (optim.SGD, {"lr": 0.1, "weight_decay": 0.05}),
-    (optim.SGD, {"lr": 0.05, "momentum": 0.9}),
+    (optim.SGD, {"lr": 0.05, "momentum": 0.9, "dampening": 0.1}),
     (optim.SGD, {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
+    (optim.Adagrad, {"lr": 0.1, "lr_decay": 0.1, "initial_accumulator_value": 0.5}),
+    (optim.RMSprop, {}),
+    (optim.RMSprop, {"lr": 0.02, "centered": True, "momentum": 0.5, "weight_decay": 0.01}),
     (optim.Adam, {}),
-    (optim.Adam, {"lr": 0.05, "betas": (0.8, 0.95), "eps": 1e-4, "weight_decay": 0.1}),
+    (optim.Adam, {"lr": 0.05, "betas": (0.8, 0.95), "eps": 1e-4, "weight_decay": 0.1, "amsgrad": True}),
+    (optim.AdamW, {"lr": 0.01, "weight_decay": 0.1}),
+    (optim.NAdam, {"momentum_decay": 0.01}),
+    (optim.Lion, {"lr": 0.01, "weight_decay": 0.1}),
 ]
 each = pytest.mark.parametrize(("kind", "options"), SETTINGS, ids=lambda v: v.__name__ if isinstance(v, type) else str(v))
 
@@ -40,21 +47,6 @@ def run(optimizer: optim.Optimizer, steps: int) -> list[float]:
         optimizer.step()
         losses.append(loss.item())
     return losses
-
-
-@pytest.mark.torch
-@each
-def test_twenty_steps_are_pytorchs(kind, options):
-    torch = pytest.importorskip("torch", reason="compares with PyTorch")
-    ours, theirs = [nn.Parameter(a) for a in start()], [torch.nn.Parameter(torch.tensor(a)) for a in start()]
-    reference = getattr(torch.optim, kind.__name__)(theirs, **options)
-    run(kind(ours, **options), 20)
-    for _ in range(20):
-        reference.zero_grad()
-        loss_of(theirs).backward()
-        reference.step()
-    for a, b in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(a.numpy(), b.detach().numpy(), rtol=1e-9, atol=1e-12)
 
 
 @each
@@ -109,21 +101,35 @@ def test_a_parameter_without_a_gradient_is_passed_over(kind, options):
 
 
 @each
-def test_a_loaded_state_goes_on_exactly_where_it_was_saved(kind, options):
-    straight = [nn.Parameter(a) for a in start()]
-    run(kind(straight, **options), 20)
+def test_a_saved_state_goes_on_exactly_where_it_was_saved(kind, options, tmp_path):
+    def grouped() -> optim.Optimizer:
+        a, b = (nn.Parameter(a.astype(np.float32)) for a in start())
+        return kind([{"params": [a]}, {"params": [b], "lr": 0.03}], **options)
 
-    cut = [nn.Parameter(a) for a in start()]
-    optimizer = kind(cut, **options)
-    run(optimizer, 7)
-    state, numbers = optimizer.state_dict(), [p.numpy().copy() for p in cut]
-    run(optimizer, 3)  # what happens after the snapshot does not reach it
-    resumed = [nn.Parameter(a) for a in numbers]
-    again = kind(resumed, lr=123.0, **{name: v for name, v in options.items() if name in ("momentum", "nesterov")})
-    again.load_state_dict(state)
+    straight = grouped()
+    run(straight, 20)
+
+    cut = grouped()
+    run(cut, 7)
+    tg.save({"optimizer": cut.state_dict(), "numbers": [p.numpy() for p in cut.parameters]}, tmp_path / "cut")
+    state = tg.load(tmp_path / "cut")
+    again = kind([{"params": [nn.Parameter(a)]} for a in state["numbers"]])
+    again.load_state_dict(state["optimizer"])
     run(again, 13)
-    for a, b in zip(straight, resumed, strict=True):
+    for a, b in zip(straight.parameters, again.parameters, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
+    assert again.param_groups[1]["lr"] == 0.03
+
+
+def test_a_snapshot_stays_as_it_was():
+    adam = optim.Adam([nn.Parameter(start()[0])])
+    adam.parameters[0].grad = np.ones((3, 2))
+    adam.step()
+    state = adam.state_dict()
+    before = state["state"][0]["m"].copy()
+    adam.step()
+    np.testing.assert_array_equal(state["state"][0]["m"], before)
+    assert state["state"][0]["steps"] == 1
 
 
 def test_a_state_that_does_not_fit_changes_nothing():
@@ -132,22 +138,108 @@ def test_a_state_that_does_not_fit_changes_nothing():
     (p * p).sum().backward()
     adam.step()
     good = adam.state_dict()
+    [group] = good["param_groups"]
     wrong = [
-        ({**good, "parameters": []}, "0 parameters"),
-        ({**good, "parameters": [{"steps": 1, "v": np.zeros((3, 2))}]}, "same kind"),
-        ({**good, "parameters": [{"steps": 1, "m": np.zeros(3), "v": np.zeros((3, 2))}]}, r"shape \(3,\)"),
+        ({"parameters": []}, "no state of an optimizer"),
+        ({"param_groups": [], "state": []}, r"groups of \[\]"),
+        ({**good, "param_groups": [{**group, "params": [0, 1]}]}, r"groups of \[2\] parameters"),
+        ({**good, "param_groups": [{"lr": 1, "params": [0]}]}, "same kind"),
+        ({**good, "param_groups": [{**group, "centered": True}]}, "same kind"),
+        ({**good, "param_groups": [{**group, "lr": -1}]}, "lr = -1"),
+        ({**good, "state": [{"steps": 1, "m": np.zeros(3), "v": np.zeros((3, 2))}]}, r"m of parameter 0 has shape \(3,\)"),
     ]
     for state, says in wrong:
         with pytest.raises((ShapeError, ArgumentError), match=says):
             adam.load_state_dict(state)
-    np.testing.assert_array_equal(adam.state[0]["m"], good["parameters"][0]["m"])
+    np.testing.assert_array_equal(adam.state[p]["m"], good["state"][0]["m"])
+    assert adam.lr == 1e-3
+
+
+# ---- Groups and settings --------------------------------------------------------------------------------------------------------------
+
+
+def test_groups_have_settings_of_their_own_and_the_optimizers_for_the_rest():
+    a, b, c = (nn.Parameter([1.0]) for _ in range(3))
+    sgd = optim.SGD([{"params": [a], "lr": 0.5}, {"params": b}], lr=0.25, weight_decay=0.0)
+    sgd.add_param_group({"params": iter([c]), "lr": 0.125})
+    for p in sgd.parameters:
+        p.grad = np.ones(1, np.float32)
+    sgd.step()
+    assert [p.item() for p in (a, b, c)] == [0.5, 0.75, 0.875] and sgd.parameters == [a, b, c]
+
+
+def test_a_setting_as_an_attribute_is_that_of_all_groups():
+    a, b = nn.Parameter([1.0]), nn.Parameter([1.0])
+    adam = optim.Adam([{"params": [a], "lr": 0.5}, {"params": [b]}])
+    assert adam.betas == (0.9, 0.999)
+    with pytest.raises(ArgumentError, match=r"differ in lr[\s\S]*0\.5, 0\.001[\s\S]*param_groups\[0\]\['lr'\]"):
+        _ = adam.lr
+    adam.lr = 0.1
+    assert adam.lr == 0.1 and [group["lr"] for group in adam.param_groups] == [0.1, 0.1]
+    with pytest.raises(ShapeError, match="Adam: lr = -1"):
+        adam.lr = -1
+    with pytest.raises(AttributeError, match="momentum"):
+        _ = adam.momentum
+
+
+def test_maximize_climbs():
+    p, q = nn.Parameter([1.0]), nn.Parameter([1.0])
+    p.grad = q.grad = np.ones(1, np.float32)
+    optim.SGD([p], lr=0.25, maximize=True).step()
+    optim.SGD([q], lr=0.25).step()
+    assert p.item() == 1.25 and q.item() == 0.75 and q.grad.item() == 1
+
+
+def test_lion_is_its_published_formula():
+    p, m, lr, beta1, beta2, decay = start()[1], 0.0, 0.01, 0.9, 0.99, 0.1
+    lion = optim.Lion([nn.Parameter(p)], lr=lr, betas=(beta1, beta2), weight_decay=decay)
+    for g in np.random.default_rng(0).standard_normal((20, 4)):
+        lion.parameters[0].grad = g.copy()
+        lion.step()
+        c = beta1 * m + (1 - beta1) * g
+        p = p - lr * (np.sign(c) + decay * p)
+        m = beta2 * m + (1 - beta2) * g
+        np.testing.assert_allclose(lion.parameters[0].numpy(), p, rtol=1e-12)
+
+
+@each
+def test_a_long_array_is_updated_as_a_short_one(kind, options, monkeypatch):
+    results = []
+    for block in (1 << 16, 7):
+        monkeypatch.setattr(optim.optimizer, "BLOCK", block)
+        optimizer = kind([nn.Parameter(a) for a in start()] + [nn.Parameter(np.ones((5, 6)).T[1:])], **options)
+        for i in range(4):
+            for p in optimizer.parameters:
+                p.grad = np.sin(np.arange(p.size) + i).reshape(p.shape)
+            optimizer.step()
+        results.append([p.numpy() for p in optimizer.parameters])
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@each
+def test_every_optimizer_works_on_a_device_and_moves_with_its_model(kind, options, device_xp):
+    def steps(*places) -> list[np.ndarray]:
+        optimizer = kind([nn.Parameter(a) for a in start()], **options)
+        for place in places:
+            for p in optimizer.parameters:
+                nn.module._replace_data(p, tg.backend.to_device(p._data, place))
+            run(optimizer, 3)
+        state = optimizer.state_dict()
+        optimizer.load_state_dict(state)
+        run(optimizer, 2)
+        return [tg.backend.to_numpy(p._data) for p in optimizer.parameters]
+
+    device = tg.backend.device_of(device_xp.zeros(1))
+    for a, b in zip(steps("cpu", "cpu", "cpu"), steps("cpu", device, device), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
 def test_steps_allocate_nothing_after_the_first():
     import tracemalloc
 
     p = nn.Parameter(np.zeros(200_000))
-    adam = optim.Adam([p], weight_decay=0.1)
+    adam = optim.Adam([p], weight_decay=0.1, maximize=True)
     p.grad = np.ones(200_000)
     adam.step()
     tracemalloc.start()
@@ -180,19 +272,42 @@ def test_small_gradients_are_not_scaled():
     assert [p.grad.item() for p in ps] == [0.3, 0.4]
 
 
-@pytest.mark.torch
-def test_clipping_equals_pytorch():
-    torch = pytest.importorskip("torch", reason="compares with PyTorch")
-    rng = np.random.default_rng(1)
-    gradients = [3 * rng.standard_normal(5), 3 * rng.standard_normal(7)]
-    ours, theirs = with_gradients(*gradients), [torch.nn.Parameter(torch.zeros(len(g), dtype=torch.float64)) for g in gradients]
-    for p, g in zip(theirs, gradients, strict=True):
-        p.grad = torch.tensor(g)
-    assert optim.clip_grad_norm_(ours, 2.0) == pytest.approx(torch.nn.utils.clip_grad_norm_(theirs, 2.0).item(), rel=1e-12)
-    optim.clip_grad_value_(ours, 0.3)
-    torch.nn.utils.clip_grad_value_(theirs, 0.3)
-    for a, b in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), rtol=1e-12)
+def test_other_norms_are_of_all_numbers_together():
+    ps = with_gradients([3.0, 0.0], [0.0, -4.0])
+    assert optim.clip_grad_norm_(ps, 100, norm_type=1) == 7 and optim.clip_grad_norm_(ps, 100, norm_type=math.inf) == 4
+    assert optim.clip_grad_norm_(ps[1], 2, norm_type=math.inf) == 4
+    assert ps[0].grad.tolist() == [3, 0] and ps[1].grad.tolist() == pytest.approx([0, -2], rel=1e-6)
+
+
+def test_clipping_by_value_limits_every_entry():
+    [p] = with_gradients([-3.0, 0.2, 4.0])
+    optim.clip_grad_value_(p, 0.5)
+    assert p.grad.tolist() == [-0.5, 0.2, 0.5]
+
+
+def test_a_norm_that_is_not_finite_is_an_error_where_asked():
+    ps = with_gradients([3.0, math.inf], [1.0])
+    with pytest.raises(tg.errors.AnomalyError, match="is inf[\\s\\S]*detect_anomaly"):
+        optim.clip_grad_norm_(ps, 1.0, error_if_nonfinite=True)
+    assert ps[1].grad.item() == 1
+    assert optim.clip_grad_norm_(ps, 1.0) == math.inf and ps[1].grad.item() == 0
+
+
+@pytest.mark.parametrize("norm_type", [1, 2, 3, math.inf])
+def test_clipping_on_a_device_is_that_of_numpy(xp, norm_type):
+    here, there = with_gradients([3.0, -1.0], [2.0]), with_gradients([3.0, -1.0], [2.0])
+    for p in there:
+        g = p.grad.numpy()
+        p.grad = None
+        nn.module._replace_data(p, xp.asarray(p._data))
+        p.grad = xp.asarray(g)
+    assert optim.clip_grad_norm_(here, 1.0, norm_type) == optim.clip_grad_norm_(there, 1.0, norm_type)
+    optim.clip_grad_value_(there, 0.1)
+    assert [round(x, 6) for p in there for x in p.grad.tolist()] == [0.1, -0.1, 0.1]
+
+
+def test_parameters_without_gradients_have_the_norm_zero():
+    assert optim.clip_grad_norm_([nn.Parameter([1.0])], 1.0) == 0
 
 
 # ---- Errors --------------------------------------------------------------------------------------------------------------------------------
@@ -200,6 +315,9 @@ def test_clipping_equals_pytorch():
 
 def parameter() -> nn.Parameter:
     return nn.Parameter([1.0])
+
+
+shared = parameter()
 
 
 @pytest.mark.parametrize(
@@ -215,7 +333,23 @@ def parameter() -> nn.Parameter:
         (lambda: optim.SGD([parameter()], lr=float("nan")), ShapeError, "lr = nan"),
         (lambda: optim.SGD([parameter()], nesterov=True), ArgumentError, "without momentum"),
         (lambda: optim.Adam([parameter()], betas=(0.9, 1.0)), ShapeError, "beta2 = 1.0"),
+        (lambda: optim.Adam([parameter()], betas=0.9), ArgumentError, "betas = 0.9"),
+        (lambda: optim.SGD([parameter()], nesterov=True, momentum=0.9, dampening=0.1), ArgumentError, "dampening=0"),
+        (
+            lambda: optim.SGD([{"params": [parameter()], "learning_rate": 1}]),
+            ArgumentError,
+            "no setting 'learning_rate'[\\s\\S]*lr, momentum",
+        ),
+        (lambda: optim.SGD([{"params": [parameter()], "lr": "fast"}]), ArgumentError, "lr = 'fast'"),
+        (lambda: optim.SGD([{"params": []}]), ShapeError, "no parameters"),
+        (lambda: optim.SGD([{"lr": 1}]), ArgumentError, "no group"),
+        (lambda: optim.SGD([{"params": [parameter()]}, parameter()]), ArgumentError, "no group"),
+        (lambda: optim.SGD([{"params": [shared]}, {"params": [shared]}]), ShapeError, "two groups"),
+        (lambda: optim.SGD(nn.Linear(2, 2).named_parameters()), ArgumentError, "parameter 0 is tuple"),
         (lambda: optim.clip_grad_norm_([parameter()], -1), ShapeError, "max_norm"),
+        (lambda: optim.clip_grad_norm_([parameter()], 1, 0 * math.nan), ShapeError, "norm_type = nan"),
+        (lambda: optim.clip_grad_norm_([parameter()], 1, "two"), ArgumentError, "norm_type = 'two'"),
+        (lambda: optim.clip_grad_norm_(nn.Linear(2, 2), 1), ArgumentError, r"model\.parameters\(\)"),
     ],
 )
 def test_wrong_calls_say_what_was_expected(call, error, says):

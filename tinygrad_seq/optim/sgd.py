@@ -2,56 +2,69 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from ..errors import ArgumentError, message
-from ..tensor import Tensor
-from .optimizer import Optimizer, check_settings
+from .optimizer import Optimizer, Params
 
 
 class SGD(Optimizer):
-    """Gradient descent, with momentum (Polyak 1964) or Nesterov's where asked.
+    """Gradient descent, with momentum (Polyak 1964) or Nesterov's (Sutskever et al. 2013) where asked.
 
         g <- g + weight_decay p
-        v <- momentum v + g
-        p <- p - lr v                       nesterov: p <- p - lr (g + momentum v)
+        v <- momentum v + (1 - dampening) g          the first v is g
+        p <- p - lr v                                nesterov: p <- p - lr (g + momentum v)
 
-    lr, momentum and weight_decay are attributes: change them when you like.
+    The simplest: one step costs as much memory as the velocity v, or none.
     """
-
-    options = ("lr", "momentum", "weight_decay", "nesterov")
 
     def __init__(
         self,
-        parameters: Iterable[Tensor],
+        params: Params,
         lr: float = 1e-3,
         momentum: float = 0.0,
+        dampening: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
+        *,
+        maximize: bool = False,
     ):
-        check_settings("SGD", lr=(lr, 0, math.inf), momentum=(momentum, 0, math.inf), weight_decay=(weight_decay, 0, math.inf))
-        if nesterov and not momentum:
-            raise ArgumentError(message("SGD: nesterov=True without momentum", do="give a momentum, for example 0.9"))
-        super().__init__(parameters)
-        self.lr, self.momentum, self.weight_decay, self.nesterov = lr, momentum, weight_decay, nesterov
-        self.slots = ("v",) if momentum else ()
+        super().__init__(
+            params,
+            lr=lr,
+            momentum=momentum,
+            dampening=dampening,
+            weight_decay=weight_decay,
+            nesterov=nesterov,
+            maximize=maximize,
+        )
 
-    def update(self, p: Any, g: Any, state: dict[str, Any]) -> None:
-        """One step of the equations above."""
-        change = self.scratch(p)
-        np.multiply(p, self.weight_decay, out=change)
-        change += g
-        if self.momentum:
+    def check(self, group: Mapping[str, Any]) -> None:
+        """Within the limits, and Nesterov's momentum only with a momentum, undampened."""
+        super().check(group)
+        if group["nesterov"] and not group["momentum"]:
+            raise ArgumentError(message("SGD: nesterov=True without momentum", do="give a momentum, for example 0.9"))
+        if group["nesterov"] and group["dampening"]:
+            raise ArgumentError(message("SGD: nesterov=True with dampening", expected="dampening=0"))
+
+    def arrays(self, s: SimpleNamespace) -> dict[str, float]:
+        """The velocity v, where there is momentum."""
+        return {"v": 0.0} if s.momentum else {}
+
+    def update(self, p: Any, g: Any, state: dict[str, Any], s: SimpleNamespace) -> None:
+        g, change = self.decayed(p, g, s.weight_decay), self.scratch(p)
+        if s.momentum:
             v = state["v"]
-            v *= self.momentum
-            v += change
-            if self.nesterov:
-                change += self.momentum * v
+            v *= s.momentum
+            v += np.multiply(g, 1 - s.dampening, out=change) if s.dampening and state["steps"] > 1 else g
+            if s.nesterov:
+                np.multiply(v, s.momentum, out=change)
+                change += g
+                g = change
             else:
-                change[...] = v
-        change *= self.lr
-        p -= change
+                g = v
+        p -= np.multiply(g, s.lr, out=change)
