@@ -1,0 +1,113 @@
+"""Windows: the places at which a kernel stands while it slides over an array. What convolution and pooling share.
+
+Knows sizes and memory, no products and no maxima. Arrays have PyTorch's shape (N, C, *S), S the sizes of one or two axes of space; in
+memory the channels come last, (N, *S, C), so that whatever a window reads lies in long runs. NumPy keeps that order through
+elementwise ops, hence only the first layer pays for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from ... import backend
+from ...errors import ArgumentError, ShapeError, message
+
+Sizes = tuple[int, ...]
+Margins = tuple[tuple[int, int], ...]  # before and after, for each axis of space; a negative margin cuts off
+
+COLUMNS = {"cpu": 2**20, "device": 2**28}  # bytes of columns at a time: on a CPU what its second cache holds beside everything else
+
+
+# ---- Sizes -------------------------------------------------------------------------------------------------------------------------
+
+
+def per_axis(who: str, name: str, value: Any, axes: int, least: int = 1) -> Sizes:
+    """One integer for each axis of space: those of `value`, or the same one for all."""
+    several = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    several = several * axes if len(several) == 1 else several
+    if len(several) != axes or any(isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < least for n in several):
+        each = "an integer" if axes == 1 else f"one integer, or {axes}, one for each axis,"
+        raise ArgumentError(message(f"{who}: {name} = {value!r}", expected=f"{each} from {least} on"))
+    return tuple(map(int, several))
+
+
+def places(size: Sizes, kernel: Sizes, stride: Sizes, margins: Margins, dilation: Sizes) -> Sizes:
+    """At how many places along each axis the whole kernel lies within the array and its margins; less than 1 where it does not fit."""
+    return tuple(
+        (n + before + after - d * (k - 1) - 1) // s + 1
+        for n, k, s, (before, after), d in zip(size, kernel, stride, margins, dilation, strict=True)
+    )
+
+
+def check_fits(who: str, size: Sizes, kernel: Sizes, stride: Sizes, margins: Margins, dilation: Sizes) -> None:
+    """Raise where the kernel finds no place."""
+    if min(places(size, kernel, stride, margins, dilation)) < 1:
+        reach = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
+        whole = tuple(n + before + after for n, (before, after) in zip(size, margins, strict=True))
+        raise ShapeError(
+            message(
+                f"{who}: the kernel does not fit into x",
+                expected=f"at least {reach}: kernel {tuple(kernel)}, dilation {dilation}",
+                got=f"{whole}: x {tuple(size)}, padding {margins}",
+                do="more padding, a smaller kernel, or fewer layers that halve the size",
+            )
+        )
+
+
+# ---- Memory ------------------------------------------------------------------------------------------------------------------------
+
+
+def channels_last(x: Any) -> Any:
+    """(N, C, *S) -> (N, *S, C), a view."""
+    return x.transpose(0, *range(2, x.ndim), 1)
+
+
+def channels_second(x: Any) -> Any:
+    """(N, *S, C) -> (N, C, *S), a view."""
+    return x.transpose(0, x.ndim - 1, *range(1, x.ndim - 1))
+
+
+def padded(x: Any, margins: Margins, fill: float = 0) -> Any:
+    """x (N, *S, C) in contiguous memory, with margins of `fill` around it."""
+    module = backend.array_module(x)
+    if min(map(min, margins)) < 0:
+        x = x[(slice(None), *(slice(max(-before, 0), n - max(-after, 0)) for n, (before, after) in zip(x.shape[1:-1], margins)))]
+    if max(map(max, margins)) <= 0:
+        return module.ascontiguousarray(x)
+    starts = [max(before, 0) for before, _ in margins]
+    whole = [n + start + max(after, 0) for n, start, (_, after) in zip(x.shape[1:-1], starts, margins)]
+    shape = (x.shape[0], *whole, x.shape[-1])
+    out = module.full(shape, fill, x.dtype) if fill else module.zeros(shape, x.dtype)
+    out[(slice(None), *(slice(start, start + n) for n, start in zip(x.shape[1:-1], starts)))] = x
+    return out
+
+
+def windows(x: Any, kernel: Sizes, stride: Sizes, dilation: Sizes) -> Any:
+    """Every window of x (N, *S, C), as a view (N, *places, *kernel, C) in which windows overlap: to read from only."""
+    size, steps = x.shape[1:-1], x.strides[1:-1]
+    shape = (x.shape[0], *places(size, kernel, stride, ((0, 0),) * len(size), dilation), *kernel, x.shape[-1])
+    between = [step * s for step, s in zip(steps, stride, strict=True)]
+    within = [step * d for step, d in zip(steps, dilation, strict=True)]
+    return backend.array_module(x).lib.stride_tricks.as_strided(x, shape, (x.strides[0], *between, *within, x.strides[-1]))
+
+
+def taps(x: Any, kernel: Sizes, stride: Sizes, dilation: Sizes, count: Sizes) -> Iterator[Any]:
+    """For each entry of the kernel, row by row, the elements of x (N, *S, C) that it meets at the `count` places, as a view."""
+    for offset in product(*map(range, kernel)):
+        starts = [i * d for i, d in zip(offset, dilation, strict=True)]
+        yield x[(slice(None), *(slice(a, a + s * (n - 1) + 1, s) for a, s, n in zip(starts, stride, count, strict=True)))]
+
+
+def chunks(seen: Any) -> Iterator[tuple[slice, slice]]:
+    """Keys of windows (N, *places, *kernel, C): some images, or some of the first places of one, whose columns fit in the cache."""
+    rows = max(1, COLUMNS["cpu" if type(seen) is np.ndarray else "device"] // (math.prod(seen.shape[2:]) * seen.dtype.itemsize))
+    images, first = seen.shape[:2]
+    if rows >= first:
+        step = rows // first
+        return ((slice(i, i + step), slice(None)) for i in range(0, images, step))
+    return ((slice(i, i + 1), slice(r, r + rows)) for i in range(images) for r in range(0, first, rows))
