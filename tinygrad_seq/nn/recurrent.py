@@ -86,6 +86,15 @@ class Recurrent(Module):
             cells = [made_cell(cell, D) for _ in self.directions]
             self.cells += cells
             D = sum(width_of(cell) for cell in cells)
+        widths = sorted({width_of(cell) for cell in self.cells})
+        if len(widths) > 1:
+            raise ArgumentError(
+                message(
+                    f"Recurrent: cells of the widths {', '.join(map(str, widths))}",
+                    expected="the same for all layers: their last states are stacked",
+                    do="layers of their own for other widths: hs, h1 = a(xs); hs, h2 = b(hs)",
+                )
+            )
 
     def _arrange(self, num_layers: int, batch_first: bool, dropout: float, bidirectional: bool, rng: Rng) -> None:
         """Check how the layers stand to one another, and keep it."""
