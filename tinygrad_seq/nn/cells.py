@@ -77,8 +77,9 @@ class Kind(Module):
 
     def _weights_of(self, suffix: str = "") -> tuple[Any, ...]:
         """The weights of one step in the order in which it takes them; None for a bias that is not there."""
-        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", *self._further_shapes())
-        return tuple(getattr(self, name + suffix, None) for name in names)
+        biases = ("bias_ih", "bias_hh") if self.bias else (None, None)
+        names = ("weight_ih", "weight_hh", *biases, *self._further_shapes())
+        return tuple(name and getattr(self, name + suffix) for name in names)
 
     def extra_repr(self) -> str:
         """The sizes, and the settings that are not the usual ones."""
@@ -295,9 +296,10 @@ class GRUCell(GRUKind, Cell):
 
 
 def zero_state(sizes: int | tuple[int, ...], lead: tuple[int, ...], like: Any) -> Any:
-    """Zeros (*lead, size) for each of the sizes, of the dtype and on the device of `like`."""
+    """Zeros (*lead, size) for each of the sizes, on the device of `like` and of its dtype, float32 if that counts or chooses."""
     array = raw(like)
-    return each(lambda size: zeros((*lead, size), array.dtype, device=backend.device_of(array)), sizes)
+    dtype = array.dtype if array.dtype.kind == "f" else np.dtype("float32")
+    return each(lambda size: zeros((*lead, size), dtype, device=backend.device_of(array)), sizes)
 
 
 def checked_state(who: str, state: Any, shapes: list[tuple[int, ...]], several: bool, axes: str) -> Any:

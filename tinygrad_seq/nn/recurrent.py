@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from ..errors import ArgumentError, ShapeError, message
 from ..graph import raw
 from ..ops import concatenate, expand_dims, stack, swapaxes
@@ -17,7 +19,7 @@ from . import init
 from .cells import RECURRENT_INITS, GRUKind, Kind, LSTMKind, RNNKind, check_choice, checked_state, settings_of, zero_state
 from .functional.dropout import check_probability
 from .functional.linear import single
-from .module import Module
+from .module import Module, Parameter
 
 
 class Recurrent(Module):
@@ -171,12 +173,18 @@ class Recurrent(Module):
         """The state from which one layer starts in one direction."""
         cell = self._cell(layer, direction)
         if hasattr(cell, "initial_state"):
-            return cell.initial_state(batch_size)
-        sizes = cell.state_sizes if hasattr(cell, "state_sizes") else cell.hidden_size
-        return zero_state(sizes, (batch_size,), next(cell.parameters(), like))
+            state = cell.initial_state(batch_size)
+            return tuple(state) if isinstance(state, list) else state
+        return zero_state(sizes_of(cell), (batch_size,), next(cell.parameters(), like))
 
     def _cell(self, layer: int, direction: str) -> Any:
         return self.cells[layer * len(self.directions) + self.directions.index(direction)]
+
+    def initial_state(self, batch_size: int) -> Any:
+        """The state from which the network starts where none is given: (L, B, H), or a tuple of such arrays."""
+        like = np.zeros(0, np.float32)
+        starts = [self._start(layer, d, batch_size, like) for layer in range(self.num_layers) for d in self.directions]
+        return each(lambda *layers: stack(layers), *starts)
 
     # ---- What comes in and goes out --------------------------------------------------------------------------------------------------
 
@@ -186,26 +194,18 @@ class Recurrent(Module):
         axes = "(B, T, D)" if self.batch_first else "(T, B, D)"
         if not hasattr(raw(single(who, xs)), "shape"):
             raise ArgumentError(message(f"{who}: xs is a {type(xs).__name__}", expected=f"an array {axes}", do="tg.tensor(xs)"))
-        if self.input_size is None:
-            if len(xs.shape) < 2:
-                raise ShapeError(message(f"{who}: xs must be {axes[:-4]}, ...), got {tuple(xs.shape)}"))
-            return (swapaxes(xs, 0, 1) if self.batch_first else xs), True
-        if len(xs.shape) not in (2, 3) or xs.shape[-1] != self.input_size:
+        shape, D = tuple(xs.shape), self.input_size
+        if D is None and len(shape) < 2:
+            raise ShapeError(message(f"{who}: xs must be {axes.replace('D', '...')}, got {shape}"))
+        if D is not None and (len(shape) not in (2, 3) or shape[-1] != D):
             raise ShapeError(
-                message(
-                    f"{who}: xs must be {axes} with D = {self.input_size}, got {tuple(xs.shape)}",
-                    expected=f"{axes}, or (T, D) without a batch",
-                )
+                message(f"{who}: xs must be {axes} with D = {D}, got {shape}", expected=f"{axes}, or (T, D) without a batch")
             )
-        if len(xs.shape) == 3:
+        if D is None or len(shape) == 3:
             return (swapaxes(xs, 0, 1) if self.batch_first else xs), True
         if lengths is not None:
             raise ShapeError(
-                message(
-                    f"{who}: lengths for xs {tuple(xs.shape)} without a batch",
-                    expected=f"xs {axes}",
-                    do="xs[:length] is all there is",
-                )
+                message(f"{who}: lengths for xs {shape} without a batch", expected=f"xs {axes}", do="xs[:length] is all there is")
             )
         return expand_dims(xs, 1), False
 
@@ -276,13 +276,19 @@ def checked_cell(cell: Any) -> Module:
     return cell
 
 
+def sizes_of(cell: Any) -> int | tuple[int, ...]:
+    """The width of the state of a cell, or of each array of it."""
+    sizes = cell.state_sizes if hasattr(cell, "state_sizes") else cell.hidden_size
+    return tuple(sizes) if isinstance(sizes, list) else sizes
+
+
 def width_of(cell: Any) -> int:
     """The width of what a cell puts out, the first array of its state."""
     if hasattr(cell, "state_sizes") or hasattr(cell, "hidden_size"):
-        sizes = getattr(cell, "state_sizes", None) or cell.hidden_size
+        sizes = sizes_of(cell)
         return int(sizes[0] if isinstance(sizes, tuple) else sizes)
     state = cell.initial_state(1)
-    return int((state[0] if isinstance(state, tuple) else state).shape[-1])
+    return int((state[0] if isinstance(state, (tuple, list)) else state).shape[-1])
 
 
 # ---- Layers built in -------------------------------------------------------------------------------------------------------------------
@@ -290,6 +296,9 @@ def width_of(cell: Any) -> int:
 
 class Layers(Kind, Recurrent):
     """What RNN, LSTM and GRU share: PyTorch's flat names, weight_ih_l0, weight_hh_l1_reverse, in place of cells."""
+
+    weight_ih_l0: Parameter
+    weight_hh_l0: Parameter
 
     def _build(self, recurrent_init: str, dtype: Any) -> None:
         """Draw the weights of every layer and direction."""
@@ -326,9 +335,6 @@ class RNN(RNNKind, Layers):
     last p states, the newest first. recurrent_init: how W_hh starts, "uniform", "orthogonal" (Saxe et al. 2014) or "identity" with biases
     of zero (Le, Jaitly & Hinton 2015: with relu, a state that stands still until an input moves it).
     """
-
-    weight_ih_l0: Any
-    weight_hh_l0: Any
 
     def __init__(
         self,
