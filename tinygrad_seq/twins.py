@@ -6,6 +6,7 @@ Arrays follow NumPy (`concatenate`, `expand_dims`, `axis=`, `keepdims=`). Knows 
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Collection, Mapping
 from functools import wraps
 from typing import Any, NoReturn, TypeVar, cast
@@ -67,22 +68,30 @@ METHODS = {  # as x.name
     "unsqueeze_": _IN_PLACE.format("x[None]"), "zero_": "x[...] = 0; a gradient: x.grad = None",
 }  # fmt: skip
 
-_LSTM = "write its step as a function, then tg.scan(step, xs, (h, c), weights)"
-_GRU = "write its step as a function, then tg.scan(step, xs, h, weights)"
-
 LAYERS = {  # as tg.nn.name, tg.nn.functional.name and tg.optim.name
-    "AdamW": "tg.optim.Adam(parameters, lr); inside tg.no_grad() also p[...] = p * (1 - lr * decay)",
     "BCEWithLogitsLoss": "(tg.logaddexp(0, x) - x * y).mean()", "CrossEntropyLoss": "tg.nn.functional.cross_entropy(logits, targets)",
-    "GRU": _GRU, "GRUCell": _GRU, "L1Loss": "tg.abs(x - y).mean()", "LSTM": _LSTM, "LSTMCell": _LSTM,
-    "LogSoftmax": "tg.nn.functional.log_softmax(x, axis)", "MSELoss": "tg.square(x - y).mean()", "ModuleDict": "a plain dict of modules",
-    "ModuleList": "a plain list of modules", "NLLLoss": "tg.nn.functional.cross_entropy(logits, targets), of the scores before log_softmax",
+    "L1Loss": "tg.abs(x - y).mean()",
+    "MSELoss": "tg.square(x - y).mean()",
+    "NLLLoss": "tg.nn.functional.cross_entropy(logits, targets), of the scores before log_softmax",
+    "BatchNorm3d": "tg.nn.functional.batch_norm(x, mean, var, weight, bias)", "EmbeddingBag": "embedding(ids).sum(axis)",
+    "InstanceNorm1d": "tg.nn.GroupNorm(channels, channels)", "InstanceNorm2d": "tg.nn.GroupNorm(channels, channels)",
     "ParameterDict": "a plain dict of parameters", "ParameterList": "a plain list of parameters",
-    "RNNCell": "tg.nn.functional.rnn_step(x, h, w_ih, w_hh, b_ih, b_hh)", "ReLU": "tg.nn.functional.relu(x)", "Sigmoid": "tg.sigmoid(x)",
-    "Sequential": "a list: for layer in self.layers: x = layer(x)", "Softmax": "tg.nn.functional.softmax(x, axis)", "Tanh": "tg.tanh(x)",
+    "RNNBase": "tg.nn.Recurrent(cell, ...)",
     "binary_cross_entropy_with_logits": "(tg.logaddexp(0, x) - x * y).mean()", "l1_loss": "tg.abs(x - y).mean()",
-    "lr_scheduler": "an attribute: optimizer.lr = ... before a step", "mse_loss": "tg.square(x - y).mean()",
+    "mse_loss": "tg.square(x - y).mean()",
     "nll_loss": "tg.nn.functional.cross_entropy(logits, targets), of the scores before log_softmax", "one_hot": "tg.one_hot(ids, num_classes)",
-    "pad": "tg.pad(x, pad_width)", "sigmoid": "tg.sigmoid(x)", "tanh": "tg.tanh(x)", "utils": "tg.optim.clip_grad_norm_(parameters, max_norm)",
+    "pad": "tg.pad(x, pad_width)", "sigmoid": "tg.sigmoid(x)", "tanh": "tg.tanh(x)", "utils": "tg.optim.clip_grad_norm_(parameters, max_norm); for packed sequences rnn(xs, lengths=lengths)",
+}  # fmt: skip
+
+
+MODULES = {  # as module.name
+    "add_module": "setattr(module, name, layer), or a list or a dict of layers as an attribute", "bfloat16": "module.to(tg.float32)",
+    "compile": "leave it out", "cpu": "module.to('cpu')", "cuda": "module.to('cuda')", "double": "module.to(tg.float64)",
+    "float": "module.to(tg.float32)", "get_buffer": "dict(module.named_buffers())[path]", "half": "module.to(tg.float16)",
+    "register_buffer": "self.name = tg.tensor(data): a Tensor as an attribute is a buffer; as self._name it is not saved",
+    "register_forward_pre_hook": "a method forward of a subclass that calls super().forward", "register_module": "self.name = layer",
+    "register_full_backward_hook": "a hook of a tensor: y.register_hook(f)", "register_parameter": "self.name = nn.Parameter(data)",
+    "set_submodule": "an assignment to the attribute", "to_empty": "module.to(device)", "type": "module.to(dtype)",
 }  # fmt: skip
 
 
@@ -100,6 +109,11 @@ def no_such_method(name: str, tensor: Any) -> NoReturn:
     """Raise what `x.name` raises for a name that a Tensor does not have."""
     twin = METHODS.get(name) or NAMES.get(name)
     _no_such_name(f"{type(tensor).__name__} has no attribute {name!r}", twin, name, tensor)
+
+
+def no_such_member(name: str, module: Any) -> NoReturn:
+    """Raise what `module.name` raises for a name that a Module does not have."""
+    _no_such_name(f"{type(module).__name__} has no attribute {name!r}", MODULES.get(name), name, module)
 
 
 def _no_such_name(headline: str, twin: str | None, name: str, owner: Any) -> NoReturn:
@@ -125,27 +139,47 @@ KEYWORDS = {
     "correction": "ddof", "index": "indices", "generator": "rng", "std": "scale", "mean": "loc",
 }  # fmt: skip
 
+LAYER_KEYWORDS = {  # of constructors
+    "dim": "axis", "start_dim": "start_axis", "end_dim": "end_axis", "generator": "rng", "learning_rate": "lr",
+}  # fmt: skip
+
 KEYWORD_ADVICE = {
+    "hx": "state= is what it is called here, the second argument", "h0": "state= is what it is called here, the second argument",
     "out": "assign the result: y = ...", "where": "tg.where(mask, x, fill) first, then the op", "initial": "combine the result with it",
     "dtype": "x.astype(dtype) first", "input": "pass the arrays by position", "other": "pass the arrays by position",
     "retain_graph": "leave it out: a graph lives as long as something refers to it",
+    "device": "leave it out, then .to(device)", "inplace": "leave it out: a result is a new array here",
+    "max_norm": "scale the rows after a step: inside tg.no_grad() weight[...] = ...", "set_to_none": "leave it out: gradients become None",
+    "sparse": "leave it out: gradients are arrays", "foreach": "leave it out", "fused": "leave it out", "capturable": "leave it out",
+    "scale_grad_by_freq": "scale weight.grad before a step", "remove_duplicate": "leave it out: each comes once",
 }  # fmt: skip
 
 
 def advice(keyword: str, among: Collection[str] = KEYWORDS.values()) -> str:
     """What to write in place of a keyword that does not exist, `among` those that do; nothing where there is nothing to say."""
-    ours = KEYWORDS.get(keyword)
+    ours = LAYER_KEYWORDS.get(keyword) or KEYWORDS.get(keyword)
     return KEYWORD_ADVICE.get(keyword) or (f"{keyword}= is called {ours}= here" if ours in among else "")
 
 
-def wrong_call(f: Callable[..., Any], keywords: Mapping[str, Any], cause: Exception) -> ArgumentError:
-    """The error for a call that does not fit the signature of `f`."""
-    name = f.__name__.lstrip("_")
+def likely(name: str, among: Collection[str]) -> str:
+    """The one of the names that this one may be a misspelling of, as advice; nothing where none is near."""
+    from difflib import get_close_matches
+
+    return "".join(f"did you mean {near!r}?" for near in get_close_matches(name, among, 1, 0.75))
+
+
+def wrong_call(f: Callable[..., Any], keywords: Mapping[str, Any], cause: Exception, name: str = "") -> ArgumentError:
+    """The error for a call that does not fit the signature of `f`, which the user knows as `name`."""
+    name = name or f.__name__.lstrip("_")
     parameters = inspect.signature(f).parameters
     unknown = [k for k in keywords if k not in parameters]
     problem = f"no argument {unknown[0]!r}" if unknown else str(cause).rpartition("()")[2].strip()
+    if f.__name__ in ("__init__", "forward") and " but " in problem and not unknown:
+        takes, _, came = problem.partition(" but ")
+        limits, got = (" to ".join(str(int(n) - 1) for n in re.findall(r"\d+", text)) for text in (takes, came.partition("(")[0]))
+        problem = f"takes {limits} arguments by position, got {got}"  # Python counts self
     names = ", ".join(_as_written(p) for p in parameters.values() if p.name != "self")
-    do = advice(unknown[0], parameters) if unknown else ""
+    do = advice(unknown[0], parameters) or likely(unknown[0], parameters) if unknown else ""
     return ArgumentError(message(f"{name}: {problem}", expected=f"{name}({names})", do=do))
 
 
@@ -171,6 +205,44 @@ def speak(namespace: Any) -> None:
         takes = f.__code__.co_argcount + f.__code__.co_kwonlyargcount > inspect.isclass(namespace)
         if takes and not hasattr(f, "primitive") and not hasattr(f, "__wrapped__"):
             setattr(namespace, name, _spoken(f))
+
+
+def speak_when_made(namespace: Any) -> None:
+    """Make wrong calls of the constructors of a module's public classes raise our error instead of Python's."""
+    for name, cls in list(vars(namespace).items()):
+        if (
+            name[0] == "_"
+            or not inspect.isclass(cls)
+            or not cls.__module__.startswith(__package__)
+            or cls.__new__ is not object.__new__
+        ):
+            continue
+        home = next(c for c in cls.__mro__ if "__init__" in vars(c))
+        if home is object:
+            type.__setattr__(cls, "__init__", _spoken_constructor(_nothing_to_do))
+        elif home.__module__.startswith(__package__) and not hasattr(vars(home)["__init__"], "__wrapped__"):
+            type.__setattr__(home, "__init__", _spoken_constructor(vars(home)["__init__"]))
+
+
+def _nothing_to_do(self: Any) -> None:
+    """Construct what takes no arguments."""
+
+
+_nothing_to_do.__name__ = "__init__"
+
+
+def _spoken_constructor(f: F) -> F:
+    @wraps(f)
+    def call(self: Any, *args: Any, **keywords: Any) -> None:
+        try:
+            f(self, *args, **keywords)
+        except TypeError as cause:
+            if is_wrong_call(cause):
+                own = type(self).__init__ is call or f is _nothing_to_do
+                raise wrong_call(f, keywords, cause, type(self).__name__ if own else f.__qualname__.rpartition(".")[0]) from None
+            raise
+
+    return cast(F, call)
 
 
 def _spoken(f: F) -> F:

@@ -27,7 +27,22 @@ from .activation import (
     Softsign as Softsign,
     Tanh as Tanh,
 )
-from .cells import GRUCell as GRUCell, LSTMCell as LSTMCell, RNNCell as RNNCell
+from .attention import (
+    AdditiveAttention as AdditiveAttention,
+    BilinearAttention as BilinearAttention,
+    MultiheadAttention as MultiheadAttention,
+    ScaledDotProductAttention as ScaledDotProductAttention,
+)
+from .cells import GRUCell as GRUCell, LSTMCell as LSTMCell, NARXCell as NARXCell, RNNCell as RNNCell
+from .conv import Conv1d as Conv1d, Conv2d as Conv2d, ConvTranspose1d as ConvTranspose1d, ConvTranspose2d as ConvTranspose2d
+from .containers import (
+    Flatten as Flatten,
+    Identity as Identity,
+    ModuleDict as ModuleDict,
+    ModuleList as ModuleList,
+    Sequential as Sequential,
+    Unflatten as Unflatten,
+)
 from .dropout import (
     Dropout as Dropout,
     Dropout1d as Dropout1d,
@@ -35,7 +50,7 @@ from .dropout import (
     VariationalDropout as VariationalDropout,
 )
 from .embedding import Embedding as Embedding
-from .linear import Linear as Linear
+from .linear import Bilinear as Bilinear, Linear as Linear
 from .module import Module as Module, Parameter as Parameter
 from .norm import (
     BatchNorm1d as BatchNorm1d,
@@ -44,7 +59,30 @@ from .norm import (
     LayerNorm as LayerNorm,
     RMSNorm as RMSNorm,
 )
+from .pooling import (
+    AdaptiveAvgPool1d as AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d as AdaptiveAvgPool2d,
+    AdaptiveMaxPool1d as AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d as AdaptiveMaxPool2d,
+    AvgPool1d as AvgPool1d,
+    AvgPool2d as AvgPool2d,
+    MaxPool1d as MaxPool1d,
+    MaxPool2d as MaxPool2d,
+)
+from .position import LearnedPositions as LearnedPositions, SinusoidalPositions as SinusoidalPositions
 from .recurrent import GRU as GRU, LSTM as LSTM, RNN as RNN, Recurrent as Recurrent
+from .transformer import (
+    Transformer as Transformer,
+    TransformerDecoder as TransformerDecoder,
+    TransformerDecoderLayer as TransformerDecoderLayer,
+    TransformerEncoder as TransformerEncoder,
+    TransformerEncoderLayer as TransformerEncoderLayer,
+)
+from .upsample import Upsample as Upsample
+
+
+_twins.speak(init)
+_twins.speak_when_made(_sys.modules[__name__])
 
 
 def __getattr__(name: str) -> _typing.NoReturn:

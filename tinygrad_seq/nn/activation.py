@@ -17,7 +17,7 @@ class _Activation(Module):
 
     def extra_repr(self) -> str:
         """The settings."""
-        return ", ".join(f"{name}={value!r}" for name, value in vars(self).items() if name not in ("training", "_named"))
+        return ", ".join(f"{name}={value!r}" for name, value in vars(self).items() if name[0] != "_" and name != "training")
 
 
 class ReLU(_Activation):

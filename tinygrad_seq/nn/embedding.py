@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import IndexError_, message
+from ..errors import IndexError_, ShapeError, describe, message
 from ..random import Rng
 from . import functional as F
 from . import init
-from .module import Module
+from .module import Module, Parameter
 
 
 class Embedding(Module):
     """A table of one vector per symbol: ids (...) of integers -> (..., embedding_dim).
 
     weight (num_embeddings, embedding_dim) starts normal(0, 1), as in PyTorch. The row `padding_idx` starts at zero and is never trained.
+    An output layer shares the table by `decoder.weight = embedding.weight`: one parameter (Press & Wolf 2017).
     """
 
     def __init__(
@@ -37,6 +38,18 @@ class Embedding(Module):
         self.weight = init.normal((num_embeddings, embedding_dim), rng=rng, dtype=dtype)
         if padding_idx is not None:
             self.weight._data[padding_idx] = 0
+
+    @classmethod
+    def from_pretrained(cls, embeddings: Any, freeze: bool = True, padding_idx: int | None = None) -> Embedding:
+        """An embedding with this table (num_embeddings, embedding_dim), copied; it is learned further only with freeze=False."""
+        weight = Parameter(embeddings, requires_grad=not freeze)
+        if weight.ndim != 2:
+            raise ShapeError(
+                message(f"from_pretrained: got {describe(weight)}", expected="a table (num_embeddings, embedding_dim)")
+            )
+        layer = cls(weight.shape[0], weight.shape[1], padding_idx, rng=0)
+        layer.weight = weight
+        return layer
 
     def forward(self, ids: Any) -> Any:
         """Look up ids (...) -> (..., embedding_dim)."""

@@ -11,6 +11,7 @@ a module makes its parameters. The functions that end in _ fill a parameter in p
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
@@ -46,43 +47,53 @@ def normal(shape: tuple[int, ...], std: float = 1.0, *, rng: Rng = None, dtype: 
 
 def uniform_(p: P, a: float = 0.0, b: float = 1.0, *, rng: Rng = None) -> P:
     """Draw every entry evenly from [a, b)."""
-    return _filled("uniform_", p, generator(rng).uniform(a, b, p.shape))
+    _check_order("uniform_", a, b)
+    return _filled("uniform_", p, lambda: generator(rng).uniform(a, b, p.shape))
 
 
 def normal_(p: P, mean: float = 0.0, std: float = 1.0, *, rng: Rng = None) -> P:
     """Draw every entry from the normal distribution of that mean and standard deviation."""
-    return _filled("normal_", p, generator(rng).normal(mean, std, p.shape))
+    if std < 0:
+        raise ArgumentError(message(f"normal_: std = {std}", expected="a standard deviation, not negative"))
+    return _filled("normal_", p, lambda: generator(rng).normal(mean, std, p.shape))
 
 
 def trunc_normal_(p: P, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0, *, rng: Rng = None) -> P:
     """Draw every entry from the normal distribution of that mean and standard deviation, given that it lies in [a, b]."""
     from scipy.special import ndtr, ndtri
 
-    below = generator(rng).uniform(
-        ndtr((a - mean) / std), ndtr((b - mean) / std), p.shape
-    )  # the share of numbers below the one drawn
-    return _filled("trunc_normal_", p, np.clip(mean + std * ndtri(below), a, b))
+    _check_order("trunc_normal_", a, b)
+    low, high = (a - mean) / std, (b - mean) / std
+    side = -1 if low > 0 else 1  # the tail below 0 has more digits than the one above
+
+    def draw() -> Any:
+        limits = sorted((ndtr(side * low), ndtr(side * high)))
+        share = generator(rng).uniform(limits[0], limits[1], p.shape)
+        return np.clip(mean + std * side * ndtri(share), a, b)
+
+    return _filled("trunc_normal_", p, draw)
 
 
 def constant_(p: P, val: float) -> P:
     """Make every entry `val`."""
-    return _filled("constant_", p, np.full(p.shape, val))
+    return _filled("constant_", p, lambda: np.full(p.shape, val))
 
 
 def zeros_(p: P) -> P:
     """Make every entry 0."""
-    return constant_(p, 0.0)
+    return _filled("zeros_", p, lambda: np.zeros(p.shape))
 
 
 def ones_(p: P) -> P:
     """Make every entry 1."""
-    return constant_(p, 1.0)
+    return _filled("ones_", p, lambda: np.ones(p.shape))
 
 
 def eye_(p: P) -> P:
     """Make a matrix the identity: ones on its diagonal, zeros elsewhere. (An RNN that starts by remembering: Le, Jaitly & Hinton 2015.)"""
-    rows, columns = _matrix("eye_", p)
-    return _filled("eye_", p, np.eye(rows, columns))
+    if p.ndim != 2:
+        raise ShapeError(message(f"eye_: got {describe(p)}", expected="a matrix"))
+    return _filled("eye_", p, lambda: np.eye(p.shape[0], p.shape[1]))
 
 
 # ---- In place: scaled to what goes in and out ------------------------------------------------------------------------------------------
@@ -91,25 +102,23 @@ def eye_(p: P) -> P:
 def xavier_uniform_(p: P, gain: float = 1.0, *, rng: Rng = None) -> P:
     """Draw evenly within ±gain sqrt(6 / (fan_in + fan_out)) (Glorot & Bengio 2010)."""
     bound = gain * math.sqrt(6 / sum(_fans("xavier_uniform_", p)))
-    return _filled("xavier_uniform_", p, generator(rng).uniform(-bound, bound, p.shape))
+    return uniform_(p, -bound, bound, rng=rng)
 
 
 def xavier_normal_(p: P, gain: float = 1.0, *, rng: Rng = None) -> P:
     """Draw from the normal distribution of mean 0 and standard deviation gain sqrt(2 / (fan_in + fan_out)) (Glorot & Bengio 2010)."""
-    std = gain * math.sqrt(2 / sum(_fans("xavier_normal_", p)))
-    return _filled("xavier_normal_", p, generator(rng).normal(0.0, std, p.shape))
+    return normal_(p, 0.0, gain * math.sqrt(2 / sum(_fans("xavier_normal_", p))), rng=rng)
 
 
 def kaiming_uniform_(p: P, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu", *, rng: Rng = None) -> P:
     """Draw evenly within ±gain sqrt(3 / fan) (He et al. 2015). a: the slope of a leaky rectifier below 0."""
     bound = calculate_gain(nonlinearity, a) * math.sqrt(3 / _fan("kaiming_uniform_", p, mode))
-    return _filled("kaiming_uniform_", p, generator(rng).uniform(-bound, bound, p.shape))
+    return uniform_(p, -bound, bound, rng=rng)
 
 
 def kaiming_normal_(p: P, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu", *, rng: Rng = None) -> P:
     """Draw from the normal distribution of mean 0 and standard deviation gain / sqrt(fan) (He et al. 2015)."""
-    std = calculate_gain(nonlinearity, a) / math.sqrt(_fan("kaiming_normal_", p, mode))
-    return _filled("kaiming_normal_", p, generator(rng).normal(0.0, std, p.shape))
+    return normal_(p, 0.0, calculate_gain(nonlinearity, a) / math.sqrt(_fan("kaiming_normal_", p, mode)), rng=rng)
 
 
 def orthogonal_(p: P, gain: float = 1.0, *, rng: Rng = None) -> P:
@@ -121,10 +130,14 @@ def orthogonal_(p: P, gain: float = 1.0, *, rng: Rng = None) -> P:
     if p.ndim < 2:
         raise ShapeError(message(f"orthogonal_: got {describe(p)}", expected="two axes or more"))
     rows, columns = p.shape[0], math.prod(p.shape[1:])
-    drawn = generator(rng).standard_normal((rows, columns))
-    q, r = np.linalg.qr(drawn.T if rows < columns else drawn)
-    q *= np.sign(np.diag(r))
-    return _filled("orthogonal_", p, gain * (q.T if rows < columns else q).reshape(p.shape))
+
+    def draw() -> Any:
+        drawn = generator(rng).standard_normal((rows, columns))
+        q, r = np.linalg.qr(drawn.T if rows < columns else drawn)
+        q *= np.sign(np.diag(r))
+        return gain * (q.T if rows < columns else q).reshape(p.shape)
+
+    return _filled("orthogonal_", p, draw)
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
@@ -140,19 +153,20 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
 # ---- Helpers -----------------------------------------------------------------------------------------------------------------------------
 
 
-def _filled(who: str, p: P, values: Any) -> P:
-    """The parameter itself, with these values."""
+def _filled(who: str, p: P, draw: Callable[[], Any]) -> P:
+    """The parameter itself, with the values that `draw` makes on the host."""
+    if not isinstance(p, Tensor):
+        raise ArgumentError(message(f"{who}: got {describe(p)}", expected="a parameter", do="nn.Parameter(array)"))
     if not p.is_leaf:
         raise ArgumentError(message(f"{who}: got the result of an operation", expected="a parameter, or another leaf"))
-    p._data[...] = backend.array_module(p._data).asarray(np.asarray(values, p.dtype))
+    p._data[...] = backend.array_module(p._data).asarray(np.asarray(draw(), p.dtype))
     guards.wrote(p._data)
     return p
 
 
-def _matrix(who: str, p: Tensor) -> tuple[int, int]:
-    if p.ndim != 2:
-        raise ShapeError(message(f"{who}: got {describe(p)}", expected="a matrix"))
-    return p.shape[0], p.shape[1]
+def _check_order(who: str, a: float, b: float) -> None:
+    if a > b:
+        raise ArgumentError(message(f"{who}: a = {a}, b = {b}", expected="a <= b"))
 
 
 def _fans(who: str, p: Tensor) -> tuple[int, int]:

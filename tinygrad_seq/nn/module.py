@@ -12,15 +12,22 @@ No base `__init__` to call, nothing registers itself: what `vars(self)` holds is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from reprlib import recursive_repr
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from .. import backend, guards
-from ..errors import ShapeError, message
+from .. import backend, twins
+from ..conversion import to_dtype
+from ..errors import ArgumentError, UnknownNameError, describe, message
 from ..frames import Frame, frame, thread
-from ..graph import leaf, raw
+from ..graph import leaf
 from ..tensor import Tensor
+from .state import Mismatch, load
+
+if TYPE_CHECKING:
+    from .summary import Summary
 
 M = TypeVar("M", bound="Module")
 
@@ -55,6 +62,7 @@ class Module:
 
     training: bool = True
     _named: bool = False
+    _hooks: Mapping[int, Callable[..., Any]] = MappingProxyType({})
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the output. A subclass states it."""
@@ -66,7 +74,16 @@ class Module:
         if not self._named:
             self._name_parameters()
         with frame(self):
-            return self.forward(*args, **kwargs)
+            try:
+                y = self.forward(*args, **kwargs)
+            except TypeError as cause:
+                if twins.is_wrong_call(cause):
+                    raise twins.wrong_call(self.forward, kwargs, cause, type(self).__name__) from None
+                raise
+            for hook in self._hooks.values() if self._hooks else ():
+                replaced = hook(self, args, y)
+                y = y if replaced is None else replaced
+            return y
 
     def _name_parameters(self) -> None:
         """On its first call from outside any module, a module names its parameters, so that errors and drawings can."""
@@ -82,21 +99,21 @@ class Module:
 
     # ---- What it holds ---------------------------------------------------------------------------------------------------------
 
-    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """Each parameter once, with its dotted path: "rnn.weight_hh_l0", "layers.0.bias"."""
-        return ((path, found) for path, found in _walk(self) if isinstance(found, Parameter))
+    def named_parameters(self, *, recurse: bool = True) -> Iterator[tuple[str, Parameter]]:
+        """Each parameter once, with its dotted path: "rnn.weight_hh_l0", "layers.0.bias". recurse=False: those of no module within."""
+        return ((path, found) for path, found in _walk(self, deep=recurse) if isinstance(found, Parameter))
 
-    def parameters(self) -> Iterator[Parameter]:
+    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
         """Each parameter once; one that is used in two places is one parameter."""
-        return (p for _, p in self.named_parameters())
+        return (p for _, p in self.named_parameters(recurse=recurse))
 
-    def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
+    def named_buffers(self, *, recurse: bool = True) -> Iterator[tuple[str, Tensor]]:
         """Each Tensor that the module keeps but does not learn. Results that a module stored for a look later are no buffers."""
-        return ((path, found) for path, found in _walk(self) if _is_buffer(found))
+        return ((path, found) for path, found in _walk(self, deep=recurse) if _is_buffer(found))
 
-    def buffers(self) -> Iterator[Tensor]:
+    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
         """Each buffer once."""
-        return (b for _, b in self.named_buffers())
+        return (b for _, b in self.named_buffers(recurse=recurse))
 
     def named_modules(self) -> Iterator[tuple[str, Module]]:
         """The module itself (its path is "") and each module within, outer before inner."""
@@ -106,6 +123,30 @@ class Module:
     def modules(self) -> Iterator[Module]:
         """The module itself and each module within, outer before inner."""
         return (m for _, m in self.named_modules())
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """Each module that stands directly in this one, or in a list or dict of it."""
+        return ((path, found) for path, found in _walk(self, deep=False) if isinstance(found, Module))
+
+    def children(self) -> Iterator[Module]:
+        """Each module that stands directly in this one, or in a list or dict of it."""
+        return (m for _, m in self.named_children())
+
+    def get_submodule(self, path: str) -> Any:
+        """The module at a dotted path such as "encoder.layers.0"; the module itself at ""."""
+        return self if path == "" else self._at(path, Module)
+
+    def get_parameter(self, path: str) -> Parameter:
+        """The parameter at a dotted path such as "rnn.weight_hh_l0"."""
+        found: Parameter = self._at(path, Parameter)
+        return found
+
+    def _at(self, path: str, kind: type) -> Any:
+        known = {at: found for at, found in _walk(self, again=True) if isinstance(found, kind)}
+        if path not in known:
+            headline = f"{type(self).__name__} has no {kind.__name__.lower()} {path!r}"
+            raise UnknownNameError(message(headline, do=twins.likely(path, known)), name=path, obj=self)
+        return known[path]
 
     # ---- Saving and loading ------------------------------------------------------------------------------------------------------
 
@@ -118,31 +159,12 @@ class Module:
         copies = {id(t): backend.to_numpy(t._data).copy() for _, t in saved}
         return {path: copies[id(t)] for path, t in saved}
 
-    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> Mismatch:
         """Write the arrays of `state` (NumPy's, PyTorch's or Tensors, of any float dtype) into the parameters and buffers.
 
-        Nothing changes unless everything fits. strict=False: names that only one side has are passed over.
+        Nothing changes unless everything fits. strict=False: names that only one side has are passed over, and returned.
         """
-        own = dict(self._saved())
-        arrays = {path: backend.to_numpy(raw(state[path])) for path in own if path in state}
-        problems = [f"{path}: {own[path].shape} here, {a.shape} given" for path, a in arrays.items() if a.shape != own[path].shape]
-        missing = [path for path in own if path not in state] if strict else []
-        unexpected = [path for path in state if path not in own] if strict else []
-        if problems or missing or unexpected:
-            raise ShapeError(
-                message(
-                    f"load_state_dict: the state does not fit {type(self).__name__}, nothing was loaded",
-                    shapes="; ".join(problems),
-                    missing=", ".join(missing),
-                    unexpected=", ".join(unexpected),
-                    do="build the module with the sizes that the state was saved with"
-                    + ("" if problems else ", or pass strict=False to load what both have"),
-                )
-            )
-        for path, array in arrays.items():
-            data = own[path]._data
-            data[...] = backend.array_module(data).asarray(array.astype(data.dtype, copy=False))
-            guards.wrote(data)
+        return load(type(self).__name__, dict(self._saved()), state, strict)
 
     def _saved(self) -> Iterator[tuple[str, Tensor]]:
         for path, found in _walk(self, again=True):
@@ -173,11 +195,14 @@ class Module:
             if p.requires_grad:
                 p.grad = None
 
-    def to(self: M, device: str | None = None, dtype: Any = None) -> M:
+    def to(self: M, device: Any = None, dtype: Any = None) -> M:
         """Move parameters and buffers to a device, or change the dtype of those that hold floating-point numbers, in place.
+
+            model.to("cuda")      model.to("float64")      model.to("cuda", tg.float32)
 
         The parameters stay the same objects, so an optimizer keeps them; graphs recorded before keep the old numbers.
         """
+        device, dtype = _device_and_dtype(device, dtype)
         for _, found in _walk(self):
             if isinstance(found, Parameter) or _is_buffer(found):
                 array = found._data if device is None else backend.to_device(found._data, device)
@@ -192,17 +217,53 @@ class Module:
             f(module)
         return self
 
+    def register_forward_hook(self, hook: Callable[[Module, tuple[Any, ...], Any], Any]) -> ForwardHook:
+        """Call `hook(module, arguments, output)` after every forward; what it returns, unless None, replaces the output."""
+        if not callable(hook):
+            raise ArgumentError(
+                message(f"register_forward_hook: {describe(hook)} is no function", expected="hook(module, args, output)")
+            )
+        number = max(self._hooks, default=0) + 1
+        self._hooks = {**self._hooks, number: hook}
+        return ForwardHook(self, number)
+
     # ---- How it prints -------------------------------------------------------------------------------------------------------------
 
     def extra_repr(self) -> str:
         """What stands in the parentheses of the repr: the sizes that the module was made with."""
         return ""
 
+    def summary(self, *inputs: Any, **keywords: Any) -> Summary:
+        """A table of the modules within: what each returned for these inputs, and how many parameters it has.
+
+        Runs forward once, in evaluation mode and unrecorded, and leaves everything as it was: flags, buffers, attributes, random
+        numbers. Without inputs the table tells no shapes.
+        """
+        from .summary import summarize
+
+        return summarize(self, inputs, keywords)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            twins.no_such_member(name, self)
+
+    @recursive_repr()
     def __repr__(self) -> str:
         head = f"{type(self).__name__}({self.extra_repr()}"
-        children = [(path, found) for path, found in _walk(self, deep=False) if isinstance(found, Module)]
-        lines = [f"  ({path}): {found!r}".replace("\n", "\n  ") for path, found in children]
+        lines = [f"  ({path}): {found!r}".replace("\n", "\n  ") for path, found in self.named_children()]
         return "\n".join([head, *lines, ")"]) if lines else head + ")"
+
+
+class ForwardHook:
+    """A registered hook: `remove()` takes it away."""
+
+    def __init__(self, module: Module, number: int):
+        self.module, self.number = module, number
+
+    def remove(self) -> None:
+        """Do not call the hook any more."""
+        self.module._hooks = {n: hook for n, hook in self.module._hooks.items() if n != self.number}
 
 
 def _walk(root: Module, *, again: bool = False, deep: bool = True) -> Iterator[tuple[str, Any]]:
@@ -250,3 +311,16 @@ def _replace_data(t: Tensor, array: Any) -> None:
             moved = backend.to_device(t.grad._data, backend.device_of(array)).astype(array.dtype, copy=False)
             t.node.note().grad = Tensor(moved)
     t._data = array
+
+
+def _device_and_dtype(device: Any, dtype: Any) -> tuple[str | None, Any]:
+    """What `to(device, dtype)` was given; a dtype may stand alone."""
+    if device is not None and not (isinstance(device, str) and device.partition(":")[0] in {"cuda", *backend.devices()}):
+        try:
+            device, dtype = None, to_dtype(device, "to")
+        except ArgumentError:
+            expected = "'cpu', 'cuda', 'cuda:1', ..., or 'float32', tg.float64, ..."
+            raise ArgumentError(message(f"to: {device!r} is neither a device nor a dtype", expected=expected)) from None
+    if dtype is not None and to_dtype(dtype, "to").kind != "f":
+        raise ArgumentError(message(f"to: {np.dtype(dtype)} is no dtype of a module", expected="floating-point numbers"))
+    return device, dtype

@@ -25,6 +25,12 @@ from .activation import (
     softplus as softplus,
     softsign as softsign,
 )
+from .attention import (
+    additive_attention as additive_attention,
+    bilinear_attention as bilinear_attention,
+    multi_head_attention as multi_head_attention,
+    scaled_dot_product_attention as scaled_dot_product_attention,
+)
 from .conv import (
     conv1d as conv1d,
     conv2d as conv2d,
@@ -38,7 +44,14 @@ from .dropout import (
     variational_dropout as variational_dropout,
 )
 from .linear import bilinear as bilinear, embedding as embedding, linear as linear
-from .loss import cross_entropy as cross_entropy
+from .loss import (
+    binary_cross_entropy as binary_cross_entropy,
+    binary_cross_entropy_with_logits as binary_cross_entropy_with_logits,
+    cross_entropy as cross_entropy,
+    kl_div as kl_div,
+    multilabel_soft_margin_loss as multilabel_soft_margin_loss,
+    nll_loss as nll_loss,
+)
 from .norm import batch_norm as batch_norm, group_norm as group_norm, layer_norm as layer_norm, rms_norm as rms_norm
 from .pooling import (
     adaptive_avg_pool1d as adaptive_avg_pool1d,
@@ -50,7 +63,26 @@ from .pooling import (
     max_pool1d as max_pool1d,
     max_pool2d as max_pool2d,
 )
+from .regression import (
+    gaussian_nll_loss as gaussian_nll_loss,
+    huber_loss as huber_loss,
+    l1_loss as l1_loss,
+    mse_loss as mse_loss,
+    poisson_nll_loss as poisson_nll_loss,
+    smooth_l1_loss as smooth_l1_loss,
+)
+from .position import sinusoidal_positions as sinusoidal_positions
 from .rnn import RNNGradients as RNNGradients, rnn_bptt as rnn_bptt, rnn_step as rnn_step
+from .similarity import (
+    cosine_embedding_loss as cosine_embedding_loss,
+    cosine_similarity as cosine_similarity,
+    hinge_embedding_loss as hinge_embedding_loss,
+    margin_ranking_loss as margin_ranking_loss,
+    multi_margin_loss as multi_margin_loss,
+    multilabel_margin_loss as multilabel_margin_loss,
+    soft_margin_loss as soft_margin_loss,
+    triplet_margin_loss as triplet_margin_loss,
+)
 from .softmax import log_softmax as log_softmax, softmax as softmax
 from .upsample import interpolate as interpolate
 

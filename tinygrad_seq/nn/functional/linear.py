@@ -9,7 +9,7 @@ import numpy as np
 from ... import backend
 from ...errors import ArgumentError, IndexError_, ShapeError, describe, message
 from ...graph import raw
-from ...ops import expand_dims, inner, not_equal, take, where
+from ...ops import expand_dims, inner, matmul, not_equal, reshape, swapaxes, take, where
 
 
 def linear(x: Any, weight: Any, bias: Any = None) -> Any:
@@ -29,6 +29,19 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Any:
                 expected=f"x (..., {raw(weight).shape[-1]})",
             )
         ) from None
+    return y if bias is None else y + bias
+
+
+def bilinear(x1: Any, x2: Any, weight: Any, bias: Any = None) -> Any:
+    """The bilinear map of two vectors.
+
+        y_k = x1^T W_k x2 + b_k
+
+    x1 (..., I), x2 (..., J), weight (K, I, J), bias (K,) -> y (..., K).
+    """
+    K, I, J = weight.shape  # noqa: E741
+    z = linear(x1, reshape(swapaxes(weight, 1, 2), (K * J, I)))
+    y = matmul(reshape(z, (*z.shape[:-1], K, J)), expand_dims(x2, -1))[..., 0]
     return y if bias is None else y + bias
 
 
