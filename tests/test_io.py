@@ -194,7 +194,7 @@ def test_metadata_of_the_user_stands_beside_the_state(path):
         ({"a": {1, 2}}, r"a is \{1, 2\}"),
         ({"a": 1j}, "a is 1j"),
         ({"a": "\ud800"}, r"a has '\\ud800', which is no Unicode"),
-        (nn.Linear(2, 2), r"state_dict\(\)"),
+        ({"m": nn.Linear(2, 2)}, r"m is a Linear\n[\s\S]*state_dict\(\)"),
     ],
 )
 def test_what_cannot_be_saved_is_named_and_leaves_no_file(path, state, says):
@@ -584,6 +584,22 @@ def test_tied_weights_that_pytorch_saved_come_back_under_both_names(path):
     assert sorted(loaded) == ["embedding.weight", "out.bias", "out.weight"]
     model.load_state_dict(loaded)
     assert same(model.out.weight.numpy(), theirs["out"].weight.detach().numpy())
+
+
+@pytest.mark.torch
+def test_an_lstm_goes_both_ways(path):
+    torch = pytest.importorskip("torch", reason="compares with PyTorch")
+    from safetensors.torch import load_file, save_file
+
+    theirs = torch.nn.LSTM(3, 4, num_layers=2, bidirectional=True)
+    ours = nn.LSTM(3, 4, num_layers=2, bidirectional=True)
+    xs = np.random.default_rng(0).standard_normal((5, 2, 3)).astype(np.float32)
+    save_file(theirs.state_dict(), path)
+    ours.load_state_dict(tg.load(path))
+    np.testing.assert_allclose(ours(tg.tensor(xs))[0].numpy(), theirs(torch.tensor(xs))[0].detach().numpy(), atol=1e-6)
+    tg.save(nn.LSTM(3, 4, num_layers=2, bidirectional=True).state_dict(), path)
+    theirs.load_state_dict(load_file(path))
+    assert all(same(array, theirs.state_dict()[name].numpy()) for name, array in tg.load(path).items())
 
 
 # ---- The document -----------------------------------------------------------------------------------------------------------------------

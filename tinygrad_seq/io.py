@@ -189,14 +189,16 @@ def _storable(x: Any, path: str) -> np.ndarray[Any, Any]:
 
 
 def _refused(x: Any, path: str) -> ArgumentError:
-    advice = "save what makes it again: its state_dict() or settings"
-    if isinstance(x, bytes):
+    what, advice = describe(x), "save what it was made from: names, numbers, arrays"
+    if hasattr(x, "state_dict"):
+        what, advice = f"a {type(x).__name__}", "save its state_dict(); load_state_dict puts it back"
+    elif isinstance(x, bytes):
         advice = "np.frombuffer(data, np.uint8)"
     elif hasattr(x, "__array__"):
         advice = "give a plain array of numbers: np.asarray(x), x.astype(dtype), x.filled(value)"
     return ArgumentError(
         message(
-            f"save: {path or 'the state'} is {describe(x)}",
+            f"save: {path or 'the state'} is {what}",
             expected=f"dicts, lists, tuples, numbers, strings, None, and arrays of {', '.join(sorted(DTYPES.values()))}",
             do=advice,
         )

@@ -4,6 +4,7 @@ import sys as _sys
 import typing as _typing
 
 from .. import twins as _twins
+from . import lr_scheduler as lr_scheduler
 from .adagrad import Adagrad as Adagrad
 from .adam import Adam as Adam, AdamW as AdamW
 from .clip import clip_grad_norm_ as clip_grad_norm_, clip_grad_value_ as clip_grad_value_
