@@ -107,12 +107,7 @@ class RNNKind(Kind):
 
     def _equation(self, return_gates: bool = False) -> Callable[..., Any]:
         if return_gates:
-            raise ArgumentError(
-                message(
-                    f"{type(self).__name__}: return_gates=True, but a simple network has no gates",
-                    do="read its states at all times from hs, or take nn.LSTM or nn.GRU",
-                )
-            )
+            raise no_gates(self)
         if self.taps == 1:
             return partial(F.rnn_step, nonlinearity=self.nonlinearity)
         return partial(F.taps_step, taps=self.taps, nonlinearity=self.nonlinearity)
@@ -292,6 +287,54 @@ class GRUCell(GRUKind, Cell):
         self._build(recurrent_init, rng, dtype)
 
 
+class NARXCell(Cell):
+    """One step of a recursion through the output, with several taps (Lin et al. 1996), `F.narx_step`, with its own weights.
+
+        k_t = f(x W_ih^T + Σ_j y_(t-j) W_yh,j^T + b_h)                hidden units; j = 1, ..., taps
+        y_t = k_t W_ho^T + b_o
+
+    x (B, D), state y_(t-1), or with several taps (y_(t-1), ..., y_(t-p)), each (B, O), or None for zeros -> the new state, whose first is
+    y_t; also without the batch axis. weight_ih (H, D), weight_yh (H, pO), bias_h (H,), weight_ho (O, H), bias_o (O,) start uniform in
+    ±1/sqrt(H). nonlinearity: "sigmoid" or "tanh". A network of it: nn.Recurrent(nn.NARXCell(D, H, O, taps)).
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        output_size: int,
+        taps: int = 1,
+        nonlinearity: str = "sigmoid",
+        *,
+        rng: Rng = None,
+        dtype: Any = "float32",
+    ):
+        sizes = {"input_size": input_size, "hidden_size": hidden_size, "output_size": output_size, "taps": taps}
+        init.check_sizes("NARXCell", **sizes)
+        check_choice("NARXCell", "nonlinearity", nonlinearity, ("sigmoid", "tanh"))
+        self.input_size, self.hidden_size, self.output_size = input_size, hidden_size, output_size
+        self.taps, self.nonlinearity = taps, nonlinearity
+        self._build("uniform", rng, dtype)
+
+    @property
+    def state_sizes(self) -> int | tuple[int, ...]:
+        """One output, or as many as there are taps."""
+        return self.output_size if self.taps == 1 else (self.output_size,) * self.taps
+
+    def _shapes(self, input_size: int) -> dict[str, tuple[int, ...]]:
+        H, outputs = self.hidden_size, self.output_size
+        fed = {"weight_ih": (H, input_size), "weight_yh": (H, self.taps * outputs), "bias_h": (H,)}
+        return {**fed, "weight_ho": (outputs, H), "bias_o": (outputs,)}
+
+    def _weights_of(self, suffix: str = "") -> tuple[Any, ...]:
+        return tuple(getattr(self, name + suffix) for name in self._shapes(self.input_size))
+
+    def _equation(self, return_gates: bool = False) -> Callable[..., Any]:
+        if return_gates:
+            raise no_gates(self)
+        return partial(F.narx_step, taps=self.taps, nonlinearity=self.nonlinearity)
+
+
 # ---- States and settings ---------------------------------------------------------------------------------------------------------------
 
 
@@ -321,6 +364,13 @@ def checked_state(who: str, state: Any, shapes: list[tuple[int, ...]], several: 
         if tuple(array.shape) != shape:
             raise ShapeError(message(f"{who}: {name} must be {axes} = {shape}, got {tuple(array.shape)}"))
     return given if several else state
+
+
+def no_gates(kind: Kind) -> ArgumentError:
+    """The error for a question about gates to a kind that has none."""
+    who = type(kind).__name__
+    do = "read its states at all times from hs, or take nn.LSTM or nn.GRU"
+    return ArgumentError(message(f"{who}: return_gates=True, but a network without gates has none to return", do=do))
 
 
 def check_choice(who: str, name: str, value: Any, among: tuple[Any, ...]) -> None:
