@@ -511,7 +511,14 @@ def test_a_cell_may_read_whatever_stands_at_a_moment_and_keep_a_state_of_any_sha
 
 @pytest.mark.parametrize(
     "cell",
-    [nn.RNNCell(D, H), nn.RNNCell(D, H, taps=2), nn.LSTMCell(D, H, proj_size=2), nn.GRUCell(D, H), nn.NARXCell(D, 6, H)],
+    [
+        nn.RNNCell(D, H),
+        nn.RNNCell(D, H, taps=2),
+        nn.LSTMCell(D, H, proj_size=2),
+        nn.GRUCell(D, H),
+        nn.NARXCell(D, 6, H),
+        nn.NARXCell(D, 6, H, 2),
+    ],
     ids=repr,
 )
 def test_a_cell_without_a_batch_or_a_state_is_one_with_both(cell):
@@ -680,7 +687,7 @@ WRONG = {
     "taps": (lambda: nn.RNN(3, 4, taps=0), ArgumentError, "RNN: taps = 0"),
     "gates of an RNN": (lambda: nn.RNN(3, 4)(xs, return_gates=True), ArgumentError, "(?s)RNN: return_gates=True, but.*nn.LSTM"),
     "gates of a NARX cell": (lambda: nn.NARXCell(3, 4, 2)(xs[0], return_gates=True), ArgumentError, "NARXCell: return_gates=True"),
-    "NARX": (lambda: nn.NARXCell(3, 4, 2, nonlinearity="relu"), ArgumentError, "(?s)nonlinearity = 'relu'.*'sigmoid' or 'tanh'"),
+    "NARX": (lambda: nn.NARXCell(3, 4, 2, nonlinearity="elu"), ArgumentError, "(?s)nonlinearity = 'elu'.*'sigmoid' or 'tanh'"),
     "gates of a cell without": (
         lambda: nn.Recurrent(MyCell(3, 4))(xs, return_gates=True),
         ArgumentError,

@@ -293,9 +293,9 @@ class NARXCell(Cell):
         k_t = f(x W_ih^T + Σ_j y_(t-j) W_yh,j^T + b_h)                hidden units; j = 1, ..., taps
         y_t = k_t W_ho^T + b_o
 
-    x (B, D), state y_(t-1), or with several taps (y_(t-1), ..., y_(t-p)), each (B, O), or None for zeros -> the new state, whose first is
-    y_t; also without the batch axis. weight_ih (H, D), weight_yh (H, pO), bias_h (H,), weight_ho (O, H), bias_o (O,) start uniform in
-    ±1/sqrt(H). nonlinearity: "sigmoid" or "tanh". A network of it: nn.Recurrent(nn.NARXCell(D, H, O, taps)).
+    x (B, D), state the tuple (y_(t-1), ..., y_(t-p)), each (B, O), or None for zeros -> the new one (y_t, ...); also without the batch axis.
+    weight_ih (H, D), weight_yh (H, pO), bias_h (H,), weight_ho (O, H), bias_o (O,) start uniform in ±1/sqrt(H). nonlinearity: "sigmoid",
+    "tanh" or "relu". A network of it: nn.Recurrent(nn.NARXCell(D, H, O, taps)).
     """
 
     def __init__(
@@ -311,15 +311,15 @@ class NARXCell(Cell):
     ):
         sizes = {"input_size": input_size, "hidden_size": hidden_size, "output_size": output_size, "taps": taps}
         init.check_sizes("NARXCell", **sizes)
-        check_choice("NARXCell", "nonlinearity", nonlinearity, ("sigmoid", "tanh"))
+        check_choice("NARXCell", "nonlinearity", nonlinearity, ("sigmoid", "tanh", "relu"))
         self.input_size, self.hidden_size, self.output_size = input_size, hidden_size, output_size
         self.taps, self.nonlinearity = taps, nonlinearity
         self._build("uniform", rng, dtype)
 
     @property
-    def state_sizes(self) -> int | tuple[int, ...]:
-        """One output, or as many as there are taps."""
-        return self.output_size if self.taps == 1 else (self.output_size,) * self.taps
+    def state_sizes(self) -> tuple[int, ...]:
+        """The width of the output, once for each tap."""
+        return (self.output_size,) * self.taps
 
     def _shapes(self, input_size: int) -> dict[str, tuple[int, ...]]:
         H, outputs = self.hidden_size, self.output_size
