@@ -25,7 +25,7 @@ from hypothesis.extra import numpy as arrays_of
 
 import tinygrad_seq as tg
 from tinygrad_seq import io, nn
-from tinygrad_seq.errors import ArgumentError, FileError
+from tinygrad_seq.errors import ArgumentError, FileError, ShapeError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -208,6 +208,21 @@ def test_a_state_that_contains_itself_is_refused(path):
     state["a"] = [state]
     with pytest.raises(ArgumentError, match="contains itself"):
         tg.save(state, path)
+
+
+def test_what_no_reader_would_take_is_not_written(path, monkeypatch):
+    monkeypatch.setattr(io, "LONGEST_HEADER", 1000)
+    with pytest.raises(ShapeError, match="characters of what is no array[\\s\\S]*np.array"):
+        tg.save({"order": list(range(1000))}, path)
+    assert not path.exists()
+
+
+@pytest.mark.slow
+def test_the_limit_is_that_of_the_library(path):
+    tg.save({"order": "x" * (io.LONGEST_HEADER - 300)}, path)
+    assert len(tg.load(path)["order"]) == io.LONGEST_HEADER - 300
+    with pytest.raises(ShapeError, match="np.array"):
+        tg.save({"order": "x" * io.LONGEST_HEADER}, path)
 
 
 @pytest.mark.parametrize(

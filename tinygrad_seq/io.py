@@ -17,22 +17,24 @@ import os
 import secrets
 import stat
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from . import backend
-from .errors import ArgumentError, FileError, MissingFileError, describe, message
+from .errors import ArgumentError, FileError, MissingFileError, ShapeError, describe, message
 from .graph import raw
 
-# The names that a safetensors file has for the dtypes of NumPy. BF16, which NumPy has not, is read as float32.
+# The names that a safetensors file has for the dtypes that a Tensor can have. BF16, which NumPy has not, is read as float32.
 DTYPES = {
-    "F64": "float64", "F32": "float32", "F16": "float16", "C64": "complex64", "BOOL": "bool", "I64": "int64", "I32": "int32",
+    "F64": "float64", "F32": "float32", "F16": "float16", "BOOL": "bool", "I64": "int64", "I32": "int32",
     "I16": "int16", "I8": "int8", "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8",
 }  # fmt: skip
 CODES = {np.dtype(name): code for code, name in DTYPES.items()}
+
+LONGEST_HEADER = 100_000_000  # the limit of every reader of safetensors files
 
 VERSION = "tinygrad_seq"  # our entries in the metadata of a file: the version of this layout,
 STRUCTURE = "structure"  # how the arrays were nested and all that is no array,
@@ -48,6 +50,7 @@ def save(state: Any, path: str | os.PathLike[str], *, metadata: Mapping[str, str
 
     Whenever the program is killed, the file is the old one or the new one; when `save` has returned, it is the new one, on the disk.
     """
+    import safetensors
     import safetensors.numpy
 
     target = _checked_path("save", path)
@@ -55,7 +58,19 @@ def save(state: Any, path: str | os.PathLike[str], *, metadata: Mapping[str, str
     structure = _encode(state, arrays)
     entries = {**_checked_metadata(metadata), VERSION: "1", STRUCTURE: structure}
     entries[CHECKSUM] = _checksum(entries, ((name, CODES[a.dtype], a.shape, _bytes(a)) for name, a in sorted(arrays.items())))
-    _replace(target, safetensors.numpy.save(arrays, metadata=entries))
+    try:
+        content = safetensors.numpy.save(arrays, metadata=entries)
+    except safetensors.SafetensorError:  # newer versions of the library look themselves
+        content = b""
+    if not 0 < int.from_bytes(content[:8], "little") <= LONGEST_HEADER:
+        raise ShapeError(
+            message(
+                f"save: {len(structure):,} characters of what is no array, and {len(arrays):,} arrays",
+                expected=f"together less than {LONGEST_HEADER:,} bytes, or no reader of safetensors files would take it",
+                do="make arrays of long lists of numbers: np.array(numbers)",
+            )
+        )
+    _replace(target, content)
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -250,12 +265,11 @@ def _replace(path: Path, content: bytes) -> None:
     """Write a temporary file beside `path`, bring it to the disk, and give it the name in one step."""
     temporary = None
     try:
-        path = path.resolve()  # a link goes on pointing where it points
+        path = Path(os.path.realpath(path))  # a link goes on pointing where it points
         before = path.stat() if path.exists() else None
         if before is not None and not stat.S_ISREG(before.st_mode):
             raise OSError("what is there is no regular file")
-        for leftover in _leftovers(path):
-            leftover.unlink(missing_ok=True)
+        _remove_leftovers(path)
         temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.saving")
         with open(temporary, "xb") as file:
             file.write(content)
@@ -289,14 +303,14 @@ def _flush_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _leftovers(path: Path) -> Iterator[Path]:
-    """Temporary files of this file whose writer was killed."""
-    for beside in path.parent.iterdir():
-        name = beside.name
-        if name.startswith(f".{path.name}.") and name.endswith(".saving"):
-            writer = name.removeprefix(f".{path.name}.").partition("-")[0]
-            if writer.isdecimal() and not _runs(int(writer)):
-                yield beside
+def _remove_leftovers(path: Path) -> None:
+    """Remove the temporary files of this file whose writer was killed, as far as we may."""
+    with contextlib.suppress(OSError):
+        for beside in path.parent.iterdir():
+            writer, dash, _ = beside.name.removeprefix(f".{path.name}.").partition("-")
+            ours = beside.name.startswith(f".{path.name}.") and beside.name.endswith(".saving") and dash and writer.isdecimal()
+            if ours and not _runs(int(writer)):
+                beside.unlink(missing_ok=True)
 
 
 def _runs(process: int) -> bool:
@@ -375,7 +389,7 @@ def _array(path: Path, name: str, code: str, shape: list[int], data: bytearray) 
         return (np.frombuffer(data, np.uint8) != 0).reshape(shape)
     if code not in DTYPES:
         raise _damaged(
-            path, f"{name} is of dtype {code}, which NumPy does not have", do="convert it where it was made, for example to float32"
+            path, f"{name} is of dtype {code}, which no Tensor can have", do="convert it where it was made, for example to float32"
         )
     dtype = np.dtype(DTYPES[code])
     return np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape)
