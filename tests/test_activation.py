@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.stats
 
 import tinygrad_seq as tg
 from tinygrad_seq import nn
 from tinygrad_seq.errors import ArgumentError, ShapeError
 from tinygrad_seq.nn import functional as F
+from tinygrad_seq.nn.functional.activation import BLOCK
 from tinygrad_seq.testing import check_grads
 
 LAYERS = {  # ours, PyTorch's where the settings are called otherwise
@@ -105,6 +107,27 @@ def test_arrays_in_array_out(name):
     layer = made(name)
     if not list(layer.parameters()):
         assert type(layer(inputs())) is np.ndarray
+
+
+def test_gelu_is_exact_to_the_last_digits_of_float32():
+    x = np.linspace(-9, 9, 100_001)
+    y = F.gelu(x.astype("float32"))
+    np.testing.assert_allclose(y, x * scipy.stats.norm.cdf(x), rtol=4e-7, atol=4e-7)
+    a = tg.tensor(x, tg.float32, requires_grad=True)
+    F.gelu(a).sum().backward()
+    np.testing.assert_allclose(a.grad.numpy(), scipy.stats.norm.cdf(x) + x * scipy.stats.norm.pdf(x), rtol=4e-7, atol=4e-7)
+
+
+@pytest.mark.parametrize("f", [F.gelu, lambda x: F.gelu(x, "tanh"), F.silu])
+def test_a_self_gated_activation_is_computed_in_blocks_that_fit(f):
+    x = np.random.default_rng(0).standard_normal((3, 2 * BLOCK + 5))
+    with tg.unfolded():
+        expected = f(tg.tensor(x)).numpy()
+    for a in (x, x.T.copy().T, x[:, ::-1][:, ::-1]):
+        np.testing.assert_allclose(f(a), expected, rtol=1e-13, atol=1e-15)
+    assert f(x[:0]).shape == (0, 2 * BLOCK + 5)
+    assert f(2.0) == pytest.approx(float(f(np.array([2.0]))[0]))
+    assert f(np.arange(3)).dtype == np.float64
 
 
 def test_relu_has_no_slope_at_its_kink():

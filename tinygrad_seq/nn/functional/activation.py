@@ -6,15 +6,18 @@ Sigmoid and tanh are ops (`tg.sigmoid`, `tg.tanh`), softmax has a file of its ow
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from ... import backend
 from ...errors import ArgumentError, ShapeError, describe, message
+from ...fusion import fused
 from ...graph import raw
 from ...ops import abs, erf, exp, greater, less, logical_and, minimum, sigmoid, split, tanh, where
 from ...ops.broadcast import elementwise
-from ...primitives import defvjp
+from ...primitives import backward_of, defvjp
 from .linear import single
 
 # ---- Rectifiers --------------------------------------------------------------------------------------------------------------------
@@ -129,18 +132,7 @@ def logsigmoid(x: Any) -> Any:
 
 defvjp(logsigmoid, lambda g, y, x: g * sigmoid(-x))
 
-# ---- x times a gate ----------------------------------------------------------------------------------------------------------------
-
-
-@elementwise
-def _normal_cdf(x: Any) -> Any:
-    y = erf(x * math.sqrt(0.5))
-    y += 1
-    y *= 0.5
-    return y
-
-
-defvjp(_normal_cdf, lambda g, y, x: g * (exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))))
+# ---- x times a gate that it opens itself ---------------------------------------------------------------------------------------------
 
 
 def gelu(x: Any, approximate: str = "none") -> Any:
@@ -149,16 +141,94 @@ def gelu(x: Any, approximate: str = "none") -> Any:
     y = x Φ(x) = x (1 + erf(x / √2)) / 2
     approximate="tanh":  y = x (1 + tanh(u)) / 2 = x σ(2u),  u = √(2/π) (x + 0.044715 x³)
     """
-    if approximate == "none":
-        return x * _normal_cdf(x)
-    if approximate == "tanh":
-        return x * sigmoid(x * (1 + 0.044715 * x * x) * math.sqrt(8 / math.pi))
-    raise ArgumentError(message(f"gelu: approximate = {approximate!r} is not known", expected="'none' or 'tanh'"))
+    if approximate not in ("none", "tanh"):
+        raise ArgumentError(message(f"gelu: approximate = {approximate!r} is not known", expected="'none' or 'tanh'"))
+    return _gelu(single("gelu", x)) if approximate == "none" else _gelu_tanh(single("gelu", x))
 
 
 def silu(x: Any) -> Any:
-    """Sigmoid linear unit, also called swish: x σ(x)."""
-    return x * sigmoid(x)
+    """Sigmoid linear unit, also called swish (Elfwing et al. 2018): x σ(x)."""
+    return _silu(single("silu", x))
+
+
+def _self_gated(name: str, gate: Callable[[Any], Any], gate_and_slope: Callable[[Any], tuple[Any, Any]]) -> Callable[[Any], Any]:
+    """The op y = x s(x) with dy/dx = s(x) + x s'(x), both computed in one go, block after block that fits in the cache."""
+
+    def equation(x: Any, /) -> Any:
+        return x * gate(x)
+
+    def kernel(x: Any, /) -> Any:
+        xp, flat = backend.array_module(x), x.reshape(-1)
+        y, slope = xp.empty_like(flat), xp.empty_like(flat)
+        block = BLOCK if xp is np else max(flat.size, 1)
+        for at in range(0, flat.size, block):
+            part = flat[at : at + block]
+            s, ds = gate_and_slope(part)
+            np.multiply(part, s, out=y[at : at + block])
+            ds *= part
+            np.add(s, ds, out=slope[at : at + block])
+        return y.reshape(x.shape), slope.reshape(x.shape)
+
+    kernel.__name__ = name
+    op = fused(equation)(kernel)
+    backward_of(op)(lambda g, y, slope, x: (g * slope,))
+    return lambda x: op(x) if getattr(getattr(x, "dtype", None), "kind", "") == "f" else equation(x)
+
+
+BLOCK = 2**14  # elements
+
+
+@elementwise
+def _normal_cdf(x: Any) -> Any:
+    return 0.5 * (1 + erf(x * math.sqrt(0.5)))
+
+
+defvjp(_normal_cdf, lambda g, y, x: g * (exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))))
+
+
+def _normal(x: Any) -> tuple[Any, Any]:
+    """Φ(x) and φ(x). In float32 on the CPU, erf is Abramowitz & Stegun 7.1.26: 1.5e-7 exact, five times as fast as scipy's."""
+    density = np.exp(-0.5 * x * x)
+    if x.dtype != np.float32 or backend.array_module(x) is not np:
+        return _normal_cdf(x), density * (1 / math.sqrt(2 * math.pi))
+    t = np.abs(x)
+    t *= 0.3275911 * math.sqrt(0.5)
+    t += 1
+    np.divide(1, t, out=t)
+    half = t * (0.5 * 1.061405429)
+    for coefficient in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
+        half += 0.5 * coefficient
+        half *= t
+    half *= density  # 1 - Φ(|x|)
+    np.subtract(0.5, half, out=half)
+    np.copysign(half, x, out=half)
+    half += 0.5
+    density *= 1 / math.sqrt(2 * math.pi)
+    return half, density
+
+
+def _logistic(x: Any) -> tuple[Any, Any]:
+    """σ(x) and σ'(x)."""
+    s = sigmoid(x)
+    return s, s - s * s
+
+
+CUBIC, SCALE = 0.044715, math.sqrt(8 / math.pi)
+
+
+def _logistic_of_cubic(x: Any) -> tuple[Any, Any]:
+    """σ(2u) and its derivative by x."""
+    squares = x * x
+    s, ds = _logistic((squares * CUBIC + 1) * x * SCALE)
+    squares *= 3 * CUBIC * SCALE
+    squares += SCALE
+    ds *= squares
+    return s, ds
+
+
+_gelu = _self_gated("gelu", _normal_cdf, _normal)
+_gelu_tanh = _self_gated("gelu_tanh", lambda x: sigmoid((x * x * CUBIC + 1) * x * SCALE), _logistic_of_cubic)
+_silu = _self_gated("silu", sigmoid, _logistic)
 
 
 def mish(x: Any) -> Any:
