@@ -22,10 +22,10 @@ import numpy as np
 from ... import backend
 from ...errors import ArgumentError, ShapeError, describe, message
 from ...graph import raw
-from ...ops import expand_dims, reshape, squeeze, sum
+from ...ops import broadcast_to, expand_dims, reshape, squeeze
 from ...ops.joining import as_array
 from ...primitives import defvjp, primitive
-from .windows import Margins, Sizes, channels_last, channels_second, check_fits, chunks, padded, per_axis, taps, windows
+from .windows import Margins, Sizes, as_rows, channels_last, channels_second, check_fits, columns, per_axis, places, taps
 
 
 def conv1d(x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Any:
@@ -118,13 +118,12 @@ def _conv_transpose(g: Any, w: Any, /, size: Sizes, stride: Sizes, padding: Marg
 @primitive
 def _conv_weight(x: Any, g: Any, /, kernel: Sizes, stride: Sizes, padding: Margins, dilation: Sizes, groups: int) -> Any:
     """dT/dw: x (N, C, *S), g (N, O, *places) -> (O, C/groups, *kernel), the convolution of x with g."""
-    module, axes = backend.array_module(x), len(kernel)
-    seen = windows(padded(channels_last(x), padding), kernel, stride, dilation)  # (N, *places, *kernel, C)
-    g = module.ascontiguousarray(channels_last(g))
-    inputs, outputs = seen.shape[-1] // groups, g.shape[-1] // groups
+    module = backend.array_module(x)
+    x, g = channels_last(x), module.ascontiguousarray(channels_last(g))
+    inputs, outputs = x.shape[-1] // groups, g.shape[-1] // groups
     w = module.zeros((groups, math.prod(kernel) * inputs, outputs), np.result_type(x.dtype, g.dtype))
-    for part in chunks(seen):
-        w += _columns(seen[part], groups, axes + 1).swapaxes(1, 2) @ _columns(g[part], groups, 1)
+    for part, rows in columns(x, kernel, stride, padding, dilation, groups):
+        w += rows.swapaxes(1, 2) @ as_rows(g[part], groups)
     return channels_second(w.swapaxes(1, 2).reshape(groups * outputs, *kernel, inputs))
 
 
@@ -132,7 +131,7 @@ defvjp(
     _conv,
     lambda g, y, x, w, b, **how: _conv_transpose(g, w, size=x.shape[2:], **how),
     lambda g, y, x, w, b, **how: _conv_weight(x, g, kernel=w.shape[2:], **how),
-    lambda g, y, x, w, b, **how: sum(g, axis=(0, *range(2, g.ndim))),
+    lambda g, y, x, w, b, **how: _sum_over_places(g),
 )
 defvjp(
     _conv_transpose,
@@ -145,6 +144,15 @@ defvjp(
     lambda h, y, x, g, kernel, **how: _conv(x, h, None, **how),
 )
 
+
+@primitive
+def _sum_over_places(g: Any, /) -> Any:
+    """dT/db: g (N, O, *places) -> (O,)."""
+    rows = as_rows(channels_last(g), 1)[0]
+    return backend.array_module(g).ones(len(rows), g.dtype) @ rows  # a product: a fifth of the time of `sum`
+
+
+defvjp(_sum_over_places, lambda h, y, g: broadcast_to(reshape(h, (-1,) + (1,) * (g.ndim - 2)), g.shape))
 
 # ---- As products of matrices, a piece at a time ------------------------------------------------------------------------------------------
 
@@ -159,25 +167,14 @@ def _matrix(w: Any) -> Any:
     return w.transpose(0, *range(3, w.ndim), 2, 1).reshape(w.shape[0], -1, w.shape[1])
 
 
-def _columns(x: Any, groups: int, summed: int) -> Any:
-    """x (..., groups * channels), windows or not, as matrices (groups, places, the last `summed` axes): one row for each place.
-
-    Windows are copied, once for each tap; what overlaps nowhere is a view.
-    """
-    x = x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
-    x = x.transpose(x.ndim - 2, *range(x.ndim - 2), x.ndim - 1)
-    first = x.ndim - summed
-    return x.reshape(groups, math.prod(x.shape[1:first]), math.prod(x.shape[first:]))
-
-
 def _correlate(x: Any, w: Any, b: Any, stride: Sizes, padding: Margins, dilation: Sizes) -> Any:
     """x (N, C, *S), w (groups, outputs, inputs, *K) -> (N, groups * outputs, *places). The product reads its columns from the cache."""
-    (groups, outputs), axes = w.shape[:2], w.ndim - 3
-    seen = windows(padded(channels_last(x), padding), w.shape[3:], stride, dilation)  # (N, *places, *K, C)
-    y = backend.array_module(x).empty((*seen.shape[: axes + 1], groups * outputs), np.result_type(x.dtype, w.dtype))
+    (groups, outputs), kernel, x = w.shape[:2], w.shape[3:], channels_last(x)
+    count = places(x.shape[1:-1], kernel, stride, padding, dilation)
+    y = backend.array_module(x).empty((len(x), *count, groups * outputs), np.result_type(x.dtype, w.dtype))
     matrix = _matrix(w)
-    for part in chunks(seen):
-        np.matmul(_columns(seen[part], groups, axes + 1), matrix, out=_columns(y[part], groups, 1))
+    for part, rows in columns(x, kernel, stride, padding, dilation, groups):
+        np.matmul(rows, matrix, out=as_rows(y[part], groups))
         if b is not None:
             y[part] += b
     return channels_second(y)
@@ -192,7 +189,7 @@ def _lay(g: Any, w: Any, size: Sizes, stride: Sizes, padding: Margins, dilation:
     matrix = _matrix(w).swapaxes(1, 2)  # (groups, outputs, K * inputs)
     to = list(taps(x, tuple(kernel), stride, dilation, g.shape[1:-1]))
     for image in range(len(g)):
-        laid = _columns(g[image], groups, 1) @ matrix
+        laid = as_rows(g[image], groups) @ matrix
         laid = laid.reshape(groups, *g.shape[1:-1], len(to), inputs)
         for tap, place in enumerate(to):
             for group in range(groups):

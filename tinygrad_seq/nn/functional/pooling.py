@@ -15,7 +15,7 @@ import numpy as np
 from ... import backend
 from ...errors import ArgumentError, ShapeError, describe, message
 from ...graph import Value, box, raw
-from ...ops import expand_dims, reshape, squeeze, sum, take, take_along_axis, where
+from ...ops import expand_dims, mean, reshape, squeeze, sum, take, take_along_axis, where
 from ...ops.joining import as_array
 from ...primitives import defvjp, primitive
 from .windows import Margins, Sizes, channels_last, channels_second, check_fits, padded, per_axis, places, taps
@@ -139,7 +139,7 @@ def _unpool(g: Any, winner: Any, /, size: Sizes, kernel: Sizes, stride: Sizes, m
     g, module = channels_last(g), backend.array_module(g)
     x = module.zeros((len(g), *_whole(size, margins), g.shape[-1]), g.dtype)
     for tap, place in enumerate(taps(x, kernel, stride, dilation, g.shape[1:-1])):
-        place += module.where(winner == tap, g, 0)
+        place += g * (winner == tap)
     return channels_second(_inner(x, size, margins))
 
 
@@ -270,9 +270,9 @@ def _avg_pool_over(
 def _adaptive_avg(who: str, axes: int, x: Any, output_size: Any) -> Any:
     x = as_array(x)
     y, size, count = _batch(who, axes, x), x.shape[-axes:], _output_size(who, axes, x, output_size)
-    if all(n % m == 0 for n, m in zip(size, count, strict=True)):
-        each = tuple(n // m for n, m in zip(size, count, strict=True))
-        return _as_given(_window_sum(y, kernel=each, stride=each, margins=((0, 0),) * axes) / math.prod(each), x)
+    if all(n % m == 0 for n, m in zip(size, count, strict=True)):  # windows of one size, side by side
+        cut = reshape(y, (*y.shape[:2], *(part for n, m in zip(size, count, strict=True) for part in (m, n // m))))
+        return _as_given(mean(cut, axis=tuple(range(3, cut.ndim, 2))), x)
     module = backend.array_module(raw(x))
     for axis, (n, m) in enumerate(zip(size, count, strict=True), 2):
         start, end = _windows_that_cover(n, m)

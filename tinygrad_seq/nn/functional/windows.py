@@ -103,11 +103,42 @@ def taps(x: Any, kernel: Sizes, stride: Sizes, dilation: Sizes, count: Sizes) ->
         yield x[(slice(None), *(slice(a, a + s * (n - 1) + 1, s) for a, s, n in zip(starts, stride, count, strict=True)))]
 
 
-def chunks(seen: Any) -> Iterator[tuple[slice, slice]]:
-    """Keys of windows (N, *places, *kernel, C): some images, or some of the first places of one, whose columns fit in the cache."""
-    rows = max(1, COLUMNS["cpu" if type(seen) is np.ndarray else "device"] // (math.prod(seen.shape[2:]) * seen.dtype.itemsize))
-    images, first = seen.shape[:2]
-    if rows >= first:
-        step = rows // first
-        return ((slice(i, i + step), slice(None)) for i in range(0, images, step))
-    return ((slice(i, i + 1), slice(r, r + rows)) for i in range(images) for r in range(0, first, rows))
+def columns(
+    x: Any, kernel: Sizes, stride: Sizes, margins: Margins, dilation: Sizes, groups: int
+) -> Iterator[tuple[tuple[slice, slice], Any]]:
+    """The windows of x (N, *S, C) as rows of matrices (groups, places, kernel * C/groups), for some places at a time.
+
+    Each comes with the key of its places: some images, or some of the first places of one image, so many that whoever multiplies the
+    rows finds them in the cache. The next ones take the same memory.
+    """
+    N, *size, C = x.shape
+    first, *others = places(tuple(size), kernel, stride, margins, dilation)
+    module, width = backend.array_module(x), math.prod((*others, *kernel, C))
+    most = max(1, COLUMNS["cpu" if module is np else "device"] // (width * x.dtype.itemsize))
+    images = max(1, min(N, most // first))
+    memory = module.empty(images * min(first, most) * width, x.dtype)
+    for some in _pieces(N, images):
+        seen = windows(padded(x[some], margins), kernel, stride, dilation)  # (n, *places, *kernel, C)
+        for rows in _pieces(first, most):
+            by_group = _by_group(seen[:, rows], groups)
+            matrix = memory[: by_group.size]
+            matrix.reshape(by_group.shape)[...] = by_group
+            yield (some, rows), matrix.reshape(groups, -1, math.prod(by_group.shape[-len(kernel) - 1 :]))
+
+
+def as_rows(x: Any, groups: int) -> Any:
+    """x (N, *places, groups * channels) as matrices (groups, N * places, channels), a view."""
+    x = _by_group(x, groups)
+    return x.reshape(groups, math.prod(x.shape[1:-1]), x.shape[-1])
+
+
+def _by_group(x: Any, groups: int) -> Any:
+    """(..., groups * channels) -> (groups, ..., channels), a view."""
+    x = x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
+    return x.transpose(x.ndim - 2, *range(x.ndim - 2), x.ndim - 1)
+
+
+def _pieces(n: int, most: int) -> Iterator[slice]:
+    """0 ... n - 1 in pieces of nearly one size, `most` at most."""
+    count = -(-n // most)
+    return (slice(n * i // count, n * (i + 1) // count) for i in range(count))
