@@ -72,6 +72,16 @@ from .regression import (
     smooth_l1_loss as smooth_l1_loss,
 )
 from .position import sinusoidal_positions as sinusoidal_positions
+from .lstm import (
+    LSTMGates as LSTMGates, LSTMGradients as LSTMGradients, PeepholeLSTMGradients as PeepholeLSTMGradients,
+    coupled_lstm_step as coupled_lstm_step, lstm_bptt as lstm_bptt, lstm_step as lstm_step, peephole_lstm_bptt as peephole_lstm_bptt,
+    peephole_lstm_step as peephole_lstm_step,
+)  # fmt: skip
+from .gru import (
+    GRUGates as GRUGates, GRUGradients as GRUGradients, gru_bptt as gru_bptt, gru_reset_before_bptt as gru_reset_before_bptt,
+    gru_reset_before_step as gru_reset_before_step, gru_step as gru_step,
+)  # fmt: skip
+from .taps import narx_step as narx_step, taps_step as taps_step
 from .rnn import RNNGradients as RNNGradients, rnn_bptt as rnn_bptt, rnn_step as rnn_step
 from .similarity import (
     cosine_embedding_loss as cosine_embedding_loss,
