@@ -250,6 +250,21 @@ def test_steps_allocate_nothing_after_the_first():
     assert peak < 100_000  # one array has 1,600,000 bytes
 
 
+def test_an_optimizer_of_ones_own_is_its_update():
+    class SignSGD(optim.Optimizer):
+        def __init__(self, params, lr=0.5):
+            super().__init__(params, lr=lr)
+
+        def update(self, p, g, state, s):
+            p -= s.lr * np.sign(g)
+
+    p, q = nn.Parameter([1.0]), nn.Parameter([1.0])
+    sign = SignSGD([{"params": [p], "lr": 0.25}, {"params": [q]}])
+    p.grad, q.grad = np.array([0.1], np.float32), np.array([-7.0], np.float32)
+    sign.step()
+    assert p.item() == 0.75 and q.item() == 1.5 and sign.state_dict()["state"] == [{"steps": 1}, {"steps": 1}]
+
+
 # ---- Clipping ----------------------------------------------------------------------------------------------------------------------------
 
 
@@ -346,6 +361,10 @@ shared = parameter()
         (lambda: optim.SGD([{"params": [parameter()]}, parameter()]), ArgumentError, "no group"),
         (lambda: optim.SGD([{"params": [shared]}, {"params": [shared]}]), ShapeError, "two groups"),
         (lambda: optim.SGD(nn.Linear(2, 2).named_parameters()), ArgumentError, "parameter 0 is tuple"),
+        (lambda: optim.SGD([parameter()], learning_rate=1), ArgumentError, "SGD: no argument 'learning_rate'"),
+        (lambda: optim.Adam([parameter()], foreach=True), ArgumentError, "foreach'[\\s\\S]*leave it out"),
+        (lambda: optim.lr_scheduler.StepLR(), ArgumentError, r"StepLR[\s\S]*StepLR\(optimizer, step_size"),
+        (lambda: optim.lr_scheduler.CyclicLR, tg.errors.UnknownNameError, "lr_scheduler has no 'CyclicLR'[\\s\\S]*LambdaLR"),
         (lambda: optim.clip_grad_norm_([parameter()], -1), ShapeError, "max_norm"),
         (lambda: optim.clip_grad_norm_([parameter()], 1, 0 * math.nan), ShapeError, "norm_type = nan"),
         (lambda: optim.clip_grad_norm_([parameter()], 1, "two"), ArgumentError, "norm_type = 'two'"),

@@ -68,7 +68,14 @@ METHODS = {  # as x.name
     "unsqueeze_": _IN_PLACE.format("x[None]"), "zero_": "x[...] = 0; a gradient: x.grad = None",
 }  # fmt: skip
 
-LAYERS = {  # as tg.nn.name, tg.nn.functional.name and tg.optim.name
+LAYERS = {  # as tg.nn.name, tg.nn.functional.name, tg.optim.name and tg.optim.lr_scheduler.name
+    "ASGD": "tg.optim.SGD(params, lr)", "Adadelta": "tg.optim.RMSprop(params, lr)", "Adamax": "tg.optim.Adam(params, lr)",
+    "ChainedScheduler": "one function: tg.optim.lr_scheduler.LambdaLR(optimizer, lambda t: f(t) * g(t))",
+    "CyclicLR": "tg.optim.lr_scheduler.LambdaLR(optimizer, f), tg.optim.lr_scheduler.OneCycleLR(optimizer, max_lr, total_steps)",
+    "LBFGS": "tg.optim.Adam(params, lr)", "MultiplicativeLR": "tg.optim.lr_scheduler.LambdaLR(optimizer, f)",
+    "PolynomialLR": "tg.optim.lr_scheduler.LambdaLR(optimizer, lambda t: (1 - min(t, n) / n) ** power)",
+    "RAdam": "tg.optim.Adam(params, lr) with a tg.optim.lr_scheduler.LinearLR as warm-up", "Rprop": "tg.optim.RMSprop(params, lr)",
+    "SparseAdam": "tg.optim.Adam(params, lr): gradients are arrays here",
     "BCEWithLogitsLoss": "(tg.logaddexp(0, x) - x * y).mean()", "CrossEntropyLoss": "tg.nn.functional.cross_entropy(logits, targets)",
     "L1Loss": "tg.abs(x - y).mean()",
     "MSELoss": "tg.square(x - y).mean()",

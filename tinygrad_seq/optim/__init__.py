@@ -1,4 +1,8 @@
-"""Optimizers and gradient clipping: from gradients to the next parameters."""
+"""Optimizers, gradient clipping and schedules: from gradients to the next parameters.
+
+In the order of understanding: `sgd`, `adagrad`, `rmsprop`, `adam`, `nadam`, `lion`; each is its equations and the same in place. What they
+share stands in `optimizer`; `clip` comes before a step, `lr_scheduler` after it.
+"""
 
 import sys as _sys
 import typing as _typing
@@ -13,6 +17,8 @@ from .nadam import NAdam as NAdam
 from .optimizer import Optimizer as Optimizer
 from .rmsprop import RMSprop as RMSprop
 from .sgd import SGD as SGD
+
+_twins.speak_when_made(_sys.modules[__name__])
 
 _twins.speak_when_made(_sys.modules[__name__])
 

@@ -16,10 +16,12 @@ multiply: the one that steps last sets the rate. (ReduceLROnPlateau alone is no 
 from __future__ import annotations
 
 import math
+import sys
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
+from .. import twins
 from ..errors import ArgumentError, ShapeError, describe, message
 from .optimizer import Optimizer, check_settings
 
@@ -444,3 +446,10 @@ def checked_optimizer(who: str, optimizer: Any) -> Optimizer:
     if not isinstance(optimizer, Optimizer):
         raise ArgumentError(message(f"{who}: {describe(optimizer)} is no optimizer", expected="for example tg.optim.Adam(...)"))
     return optimizer
+
+
+twins.speak_when_made(sys.modules[__name__])
+
+
+def __getattr__(name: str) -> NoReturn:
+    twins.no_such_layer(name, sys.modules[__name__])
