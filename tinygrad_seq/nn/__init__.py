@@ -34,7 +34,6 @@ from .attention import (
     ScaledDotProductAttention as ScaledDotProductAttention,
 )
 from .cells import GRUCell as GRUCell, LSTMCell as LSTMCell, NARXCell as NARXCell, RNNCell as RNNCell
-from .conv import Conv1d as Conv1d, Conv2d as Conv2d, ConvTranspose1d as ConvTranspose1d, ConvTranspose2d as ConvTranspose2d
 from .containers import (
     Flatten as Flatten,
     Identity as Identity,
@@ -43,6 +42,7 @@ from .containers import (
     Sequential as Sequential,
     Unflatten as Unflatten,
 )
+from .conv import Conv1d as Conv1d, Conv2d as Conv2d, ConvTranspose1d as ConvTranspose1d, ConvTranspose2d as ConvTranspose2d
 from .dropout import (
     Dropout as Dropout,
     Dropout1d as Dropout1d,
