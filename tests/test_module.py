@@ -322,8 +322,31 @@ def test_a_users_own_module_keeps_pythons_words_for_its_constructor_and_gets_our
         Mine(3)
     with pytest.raises(ArgumentError, match="Small: no argument 'widht'"):
         Small(widht=3)
-    with pytest.raises(ArgumentError, match="Empty: takes 0 arguments by position"):
+    with pytest.raises(TypeError, match="takes no arguments"):
         Empty(3)
+
+
+def test_a_base_beside_module_gets_its_arguments():
+    class Named:
+        def __init__(self, called):
+            self.called = called
+
+    class Net(nn.Module, Named):
+        def __init__(self):
+            super().__init__("net")
+
+    assert Net().called == "net"
+
+
+def test_a_property_that_fails_shows_its_own_error():
+    class Net(nn.Module):
+        @property
+        def width(self):
+            return self.weight.shape
+
+    with pytest.raises(AttributeError, match="Net has no attribute 'weight'"):
+        Net().width
+    assert not hasattr(Net(), "width")
 
 
 def test_an_error_inside_forward_is_not_taken_for_a_wrong_call():

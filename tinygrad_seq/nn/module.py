@@ -246,6 +246,8 @@ class Module:
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
+            if hasattr(type(self), name):
+                return object.__getattribute__(self, name)  # a property that failed: its own error
             twins.no_such_member(name, self)
 
     @recursive_repr()

@@ -20,8 +20,6 @@ from .sgd import SGD as SGD
 
 _twins.speak_when_made(_sys.modules[__name__])
 
-_twins.speak_when_made(_sys.modules[__name__])
-
 
 def __getattr__(name: str) -> _typing.NoReturn:
     _twins.no_such_layer(name, _sys.modules[__name__])
