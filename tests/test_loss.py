@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import tinygrad_seq as tg
 from tinygrad_seq.errors import ArgumentError, IndexError_, ShapeError
 from tinygrad_seq.nn import functional as F
+from tinygrad_seq.testing import check_grads
 
 N, C = 6, 5
 
@@ -24,8 +26,8 @@ def test_cross_entropy_is_minus_the_log_of_the_softmax_at_the_target(case):
     logits, targets = case
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     losses = -np.log(p[np.arange(N), targets])
-    np.testing.assert_allclose(F.cross_entropy(logits, targets, "none"), losses, rtol=1e-13)
-    np.testing.assert_allclose(F.cross_entropy(logits, targets, "sum"), losses.sum(), rtol=1e-13)
+    np.testing.assert_allclose(F.cross_entropy(logits, targets, reduction="none"), losses, rtol=1e-13)
+    np.testing.assert_allclose(F.cross_entropy(logits, targets, reduction="sum"), losses.sum(), rtol=1e-13)
     np.testing.assert_allclose(F.cross_entropy(logits, targets), losses.mean(), rtol=1e-13)
 
 
@@ -33,7 +35,7 @@ def test_cross_entropy_is_minus_the_log_of_the_softmax_at_the_target(case):
 def test_its_gradient_is_the_prediction_minus_the_truth_for_scores_of_any_size(case, scale: float):
     logits, targets = case
     o = tg.Tensor(scale * logits, requires_grad=True)
-    loss = F.cross_entropy(o, targets, "sum")
+    loss = F.cross_entropy(o, targets, reduction="sum")
     loss.backward()
     assert math.isfinite(loss.item())
     np.testing.assert_allclose(o.grad.numpy(), F.softmax(scale * logits) - np.eye(C)[targets], atol=1e-15)
@@ -62,14 +64,14 @@ def test_its_hessian_is_the_covariance_of_the_prediction(case):
 def test_classes_are_last_whatever_stands_before():
     rng = np.random.default_rng(1)
     logits, targets = rng.standard_normal((4, 3, C)), rng.integers(0, C, (4, 3))
-    flat = F.cross_entropy(logits.reshape(-1, C), targets.reshape(-1), "none")
-    np.testing.assert_array_equal(F.cross_entropy(logits, targets, "none"), flat.reshape(4, 3))
+    flat = F.cross_entropy(logits.reshape(-1, C), targets.reshape(-1), reduction="none")
+    np.testing.assert_array_equal(F.cross_entropy(logits, targets, reduction="none"), flat.reshape(4, 3))
 
 
 def test_refilling_the_targets_after_the_loss_does_not_change_its_gradient(case):
     logits, targets = case
     o = tg.Tensor(logits, requires_grad=True)
-    loss, kept = F.cross_entropy(o, targets, "sum"), targets.copy()
+    loss, kept = F.cross_entropy(o, targets, reduction="sum"), targets.copy()
     targets[:] = 0
     loss.backward()
     np.testing.assert_allclose(o.grad.numpy(), F.softmax(logits) - np.eye(C)[kept], atol=1e-15)
@@ -88,7 +90,7 @@ def test_it_equals_pytorch_in_value_and_gradient(case, reduction: str):
     torch = pytest.importorskip("torch", reason="compares with PyTorch")
     logits, targets = case
     ours, theirs = tg.Tensor(logits, requires_grad=True), torch.tensor(logits, requires_grad=True)
-    a = F.cross_entropy(ours, targets, reduction)
+    a = F.cross_entropy(ours, targets, reduction=reduction)
     b = torch.nn.functional.cross_entropy(theirs, torch.tensor(targets), reduction=reduction)
     np.testing.assert_allclose(a.numpy(), b.detach().numpy(), rtol=1e-12)
     a.sum().backward()
@@ -100,7 +102,7 @@ def test_it_equals_pytorch_in_value_and_gradient(case, reduction: str):
     ("logits", "targets", "reduction", "error", "says"),
     [
         ((4, 3), [0, 1, 2], "mean", ShapeError, r"targets \(3,\) do not fit logits \(4, 3\)"),
-        ((2, 3, 7), np.zeros((2, 7), int), "mean", ShapeError, r"swapaxes\(logits, 1, -1\)"),
+        ((2, 3, 7), np.zeros((2, 7), int), "mean", ShapeError, "axis=1"),
         ((2, 3), [0, 3], "mean", IndexError_, "3 is out of range"),
         ((2, 3), [0, -1], "mean", IndexError_, "-1 is out of range"),
         ((2, 3), [0.0, 1.0], "mean", ArgumentError, "must be integers"),
@@ -110,7 +112,7 @@ def test_it_equals_pytorch_in_value_and_gradient(case, reduction: str):
 )
 def test_wrong_calls_say_what_was_expected(logits, targets, reduction, error, says):
     with pytest.raises(error, match=says):
-        F.cross_entropy(np.zeros(logits), targets, reduction)
+        F.cross_entropy(np.zeros(logits), targets, reduction=reduction)
 
 
 def test_softmax_is_a_distribution_for_scores_of_any_size():
@@ -118,3 +120,246 @@ def test_softmax_is_a_distribution_for_scores_of_any_size():
         p = F.softmax(scale * np.random.default_rng(2).standard_normal((3, C)))
         np.testing.assert_allclose(p.sum(axis=-1), 1, rtol=1e-12)
         assert (p >= 0).all()
+
+
+# ---- Against PyTorch -----------------------------------------------------------------------------------------------------------------
+
+
+rng = np.random.default_rng(3)
+B = 7
+x, x2, x3, t = (rng.standard_normal((B, C)) for _ in range(4))
+p, q = rng.uniform(0.05, 0.95, (B, C)), rng.uniform(0, 1, (B, C))
+ids = rng.integers(0, C, B)
+some_ignored, all_ignored = np.where(np.arange(B) % 3, ids, -100), np.full(B, -100)
+weight, distribution = rng.uniform(0, 2, C), rng.dirichlet(np.ones(C), B)
+signs, yes = np.where(rng.random((B, C)) < 0.5, 1, -1), (rng.random((B, C)) < 0.5).astype(float)
+labels = np.array(
+    [[1, 3, -1, 0, 0], [0, -1, 2, 2, 2], [-1] * 5, [4, 3, 2, 1, 0], [2, 1, -1, -1, -1], [4, -1, -1, -1, -1], [3, 0, -1, 1, 1]]
+)
+in_space = rng.standard_normal((3, C, 4, 2)), rng.integers(0, C, (3, 4, 2))
+
+CASES = {  # name: (function, arguments, options)
+    "cross_entropy": ("cross_entropy", (x, ids), {}),
+    "cross_entropy of large scores": ("cross_entropy", (1e3 * x, ids), {}),
+    "cross_entropy of one row": ("cross_entropy", (x[0], ids[0]), {}),
+    "cross_entropy, weighted": ("cross_entropy", (x, ids), {"weight": weight}),
+    "cross_entropy, some ignored": ("cross_entropy", (x, some_ignored), {}),
+    "cross_entropy, a class ignored": ("cross_entropy", (x, ids), {"ignore_index": int(ids[0])}),
+    "cross_entropy, some ignored, weighted": ("cross_entropy", (x, some_ignored), {"weight": weight}),
+    "cross_entropy, smoothed": ("cross_entropy", (x, ids), {"label_smoothing": 0.1}),
+    "cross_entropy, smoothed, weighted": ("cross_entropy", (x, ids), {"label_smoothing": 0.1, "weight": weight}),
+    "cross_entropy, all smoothed": ("cross_entropy", (x, ids), {"label_smoothing": 1.0}),
+    "cross_entropy, smoothed, weighted, some ignored": (
+        "cross_entropy",
+        (x, some_ignored),
+        {"label_smoothing": 0.3, "weight": weight},
+    ),
+    "cross_entropy at probabilities": ("cross_entropy", (x, distribution), {}),
+    "cross_entropy at probabilities, weighted, smoothed": (
+        "cross_entropy",
+        (x, distribution),
+        {"weight": weight, "label_smoothing": 0.1},
+    ),
+    "cross_entropy in PyTorch's layout": ("cross_entropy", in_space[:2], {"axis": 1, "weight": weight, "label_smoothing": 0.1}),
+    "cross_entropy at probabilities in PyTorch's layout": (
+        "cross_entropy",
+        (in_space[0], F.softmax(rng.standard_normal((3, C, 4, 2)), 1)),
+        {"axis": 1, "weight": weight},
+    ),
+    "nll_loss": ("nll_loss", (x, ids), {}),
+    "nll_loss, weighted, some ignored": ("nll_loss", (x, some_ignored), {"weight": weight}),
+    "nll_loss in PyTorch's layout": ("nll_loss", in_space[:2], {"axis": 1}),
+    "binary_cross_entropy": ("binary_cross_entropy", (p, q), {}),
+    "binary_cross_entropy, weighted": ("binary_cross_entropy", (p, q), {"weight": weight}),
+    "binary_cross_entropy_with_logits": ("binary_cross_entropy_with_logits", (x, q), {}),
+    "binary_cross_entropy_with_logits of large scores": ("binary_cross_entropy_with_logits", (1e3 * x, yes), {}),
+    "binary_cross_entropy_with_logits, weighted": (
+        "binary_cross_entropy_with_logits",
+        (x, q),
+        {"weight": weight, "pos_weight": weight + 1},
+    ),
+    "multilabel_soft_margin_loss": ("multilabel_soft_margin_loss", (x, yes), {}),
+    "multilabel_soft_margin_loss, weighted": ("multilabel_soft_margin_loss", (x, yes), {"weight": weight}),
+    "kl_div": ("kl_div", (x, distribution), {}),
+    "kl_div of logarithms": ("kl_div", (x, np.log(distribution)), {"log_target": True}),
+    "mse_loss": ("mse_loss", (x, t), {}),
+    "mse_loss, weighted": ("mse_loss", (x, t), {"weight": q}),
+    "l1_loss": ("l1_loss", (x, np.where(q < 0.3, x, t)), {}),
+    "l1_loss, weighted": ("l1_loss", (x, t), {"weight": q}),
+    "smooth_l1_loss": ("smooth_l1_loss", (x, t), {}),
+    "smooth_l1_loss, beta": ("smooth_l1_loss", (x, t), {"beta": 0.3}),
+    "smooth_l1_loss without smoothing": ("smooth_l1_loss", (x, t), {"beta": 0.0}),
+    "huber_loss": ("huber_loss", (x, t), {}),
+    "huber_loss, delta, weighted": ("huber_loss", (x, t), {"delta": 0.4, "weight": q}),
+    "gaussian_nll_loss": ("gaussian_nll_loss", (x, t, q + 0.1), {}),
+    "gaussian_nll_loss of tiny variances": ("gaussian_nll_loss", (x, t, 1e-8 * q), {"full": True, "eps": 1e-3}),
+    "gaussian_nll_loss of one variance a row": ("gaussian_nll_loss", (x, t, q[:, 0] + 0.1), {}),
+    "gaussian_nll_loss of one variance a row, kept": ("gaussian_nll_loss", (x, t, q[:, :1] + 0.1), {}),
+    "poisson_nll_loss": ("poisson_nll_loss", (x, 5 * q), {}),
+    "poisson_nll_loss of means": ("poisson_nll_loss", (p, 5 * q), {"log_input": False, "full": True}),
+    "cosine_similarity": ("cosine_similarity", (x, t), {}),
+    "cosine_similarity along the first axis": ("cosine_similarity", (x, t[:, :1]), {"axis": 0, "eps": 1e-2}),
+    "cosine_similarity of a zero vector": ("cosine_similarity", (x * (np.arange(B) > 1)[:, None], t), {}),
+    "cosine_embedding_loss": ("cosine_embedding_loss", (x, t, signs[:, 0]), {}),
+    "cosine_embedding_loss, margin": ("cosine_embedding_loss", (x, t, signs[:, 0]), {"margin": 0.3}),
+    "hinge_embedding_loss": ("hinge_embedding_loss", (x, signs), {}),
+    "hinge_embedding_loss, margin": ("hinge_embedding_loss", (x, signs), {"margin": 0.3}),
+    "margin_ranking_loss": ("margin_ranking_loss", (x, t, signs), {}),
+    "margin_ranking_loss, margin": ("margin_ranking_loss", (x, t, signs), {"margin": 0.7}),
+    "soft_margin_loss": ("soft_margin_loss", (10 * x, signs), {}),
+    "multi_margin_loss": ("multi_margin_loss", (x, ids), {}),
+    "multi_margin_loss, squared, weighted": ("multi_margin_loss", (x, ids), {"p": 2, "margin": 0.4, "weight": weight}),
+    "multi_margin_loss of one row": ("multi_margin_loss", (x[0], ids[0]), {}),
+    "multilabel_margin_loss": ("multilabel_margin_loss", (x, labels), {}),
+    "triplet_margin_loss": ("triplet_margin_loss", (x, x2, x3), {}),
+    "triplet_margin_loss, swapped": ("triplet_margin_loss", (x, x2, x3), {"p": 1.5, "margin": 2.0, "swap": True}),
+}
+
+
+def peers(name, reduction):
+    """Our function and PyTorch's, with the options of a case."""
+    import torch
+
+    function, _, options = CASES[name]
+    options = options if function == "cosine_similarity" else {**options, "reduction": reduction}
+
+    def theirs(*arguments):
+        dtype = arguments[0].dtype
+        words = {k: torch.tensor(v, dtype=dtype) if isinstance(v, np.ndarray) else v for k, v in options.items() if k != "axis"}
+        if function == "cosine_similarity":
+            words["dim"] = options.get("axis", 1)
+        if function == "kl_div" and reduction == "mean":  # PyTorch warns that it is no divergence
+            return torch.nn.functional.kl_div(*arguments, **{**words, "reduction": "sum"}) / arguments[0].numel()
+        return getattr(torch.nn.functional, function)(*arguments, **words)
+
+    return lambda *arguments: getattr(F, function)(*arguments, **options), theirs
+
+
+def inputs(name):
+    return [np.asarray(a) for a in CASES[name][1]]
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("name", CASES)
+def test_every_loss_equals_pytorchs_in_value_and_gradients(name, reduction, dtype):
+    pytest.importorskip("torch")
+    from torch_peer import agrees
+
+    ours, theirs = peers(name, reduction)
+    agrees(ours, theirs, *inputs(name), dtype=dtype)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", CASES)
+def test_every_second_derivative_equals_pytorchs(name):
+    torch = pytest.importorskip("torch")
+    if name.startswith("multi_margin") or "zero vector" in name:
+        return  # PyTorch has none of the one, and NaN for the other
+    ours, theirs = peers(name, "sum")
+    arrays = inputs(name)
+    mine = [tg.tensor(a, requires_grad=a.dtype.kind == "f") for a in arrays]
+    others = [torch.tensor(a, requires_grad=a.dtype.kind == "f") for a in arrays]
+    f = [a for a in mine if a.requires_grad]
+    h = [a for a in others if a.requires_grad]
+    first = tg.grad(ours(*mine).sum(), f, create_graph=True)
+    second = torch.autograd.grad(theirs(*others).sum(), h, create_graph=True)
+    u = [rng.standard_normal(a.shape) for a in f]
+    weighted = sum((g * w).sum() for g, w in zip(first, u, strict=True))
+    if not weighted.requires_grad:
+        return
+    a = tg.grad(weighted, f, allow_unused=True)
+    b = torch.autograd.grad(sum((g * torch.tensor(w)).sum() for g, w in zip(second, u, strict=True)), h, allow_unused=True)
+    for m, o, at in zip(a, b, f, strict=True):
+        m, o = np.zeros(at.shape) if m is None else m.numpy(), np.zeros(at.shape) if o is None else o.numpy(force=True)
+        np.testing.assert_allclose(m, o, rtol=1e-9, atol=1e-9 * max(1, np.abs(o).max()))
+
+
+# ---- Extremes ------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.torch
+def test_certain_probabilities_cost_at_most_100_and_have_pytorchs_slope():
+    torch = pytest.importorskip("torch")
+    certain, answers = np.array([0.0, 1.0, 1.0, 0.0, 1e-60, 1 - 1e-16, 0.5]), np.array([0.0, 1.0, 0.0, 1.0, 1.0, 0.5, 0.3])
+    a, b = tg.tensor(certain, requires_grad=True), torch.tensor(certain, requires_grad=True)
+    ours = F.binary_cross_entropy(a, answers, reduction="none")
+    theirs = torch.nn.functional.binary_cross_entropy(b, torch.tensor(answers), reduction="none")
+    np.testing.assert_allclose(ours.numpy(), theirs.detach().numpy(), rtol=1e-12)
+    assert ours.numpy()[2:5].tolist() == [100, 100, 100]
+    ours.sum().backward()
+    theirs.sum().backward()
+    np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), rtol=1e-9)
+    t = tg.tensor(answers, requires_grad=True)  # where PyTorch says infinity: the loss is a line in t with a finite slope
+    F.binary_cross_entropy(certain, t, reduction="sum").backward()
+    assert np.isfinite(t.grad.numpy()).all() and t.grad.numpy()[0] == 100
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}, {"weight": weight}], ids=str)
+def test_nothing_but_ignored_targets_is_nan_in_the_mean_and_0_in_the_sum_as_in_pytorch(options):
+    torch = pytest.importorskip("torch")
+    words = {k: torch.tensor(v) if k == "weight" else v for k, v in options.items()}
+    for reduction in ("mean", "sum"):
+        theirs = torch.nn.functional.cross_entropy(torch.tensor(x), torch.tensor(all_ignored), reduction=reduction, **words)
+        with np.errstate(invalid="ignore"):
+            ours = F.cross_entropy(x, all_ignored, reduction=reduction, **options)
+        np.testing.assert_equal(float(ours), theirs.item())
+        assert math.isnan(ours) is (reduction == "mean")
+
+
+@pytest.mark.parametrize("unfold", [False, True], ids=["kernel", "equation"])
+def test_an_ignored_row_costs_nothing_and_learns_nothing_whatever_it_holds(unfold):
+    o = x.copy()
+    o[some_ignored == -100] = np.nan
+    o[0, :2] = np.nan
+    a = tg.tensor(o, requires_grad=True)
+    with tg.unfolded() if unfold else contextlib.nullcontext():
+        loss = F.cross_entropy(a, some_ignored, weight=weight, label_smoothing=0.1)
+    loss.backward()
+    kept = some_ignored != -100
+    assert math.isclose(loss.item(), float(F.cross_entropy(x[kept], ids[kept], weight=weight, label_smoothing=0.1)), rel_tol=1e-13)
+    assert (a.grad.numpy()[~kept] == 0).all() and np.isfinite(a.grad.numpy()).all()
+
+
+@pytest.mark.parametrize("unfold", [False, True], ids=["kernel", "equation"])
+def test_an_impossible_class_costs_infinitely_much_only_as_the_target(unfold):
+    o = np.array([[1.0, -np.inf, 2.0], [1.0, -np.inf, 2.0]])
+    a = tg.tensor(o, requires_grad=True)
+    with tg.unfolded() if unfold else contextlib.nullcontext():
+        losses = F.cross_entropy(a, [0, 1], reduction="none")
+    losses.sum().backward()
+    np.testing.assert_allclose(losses.numpy(), [np.log(1 + np.e), np.inf], rtol=1e-13)
+    p = np.array([1, 0, np.e]) / (1 + np.e)
+    np.testing.assert_allclose(a.grad.numpy(), [p - [1, 0, 0], p - [0, 1, 0]], atol=1e-15)
+
+
+def test_an_impossible_class_of_probability_0_costs_nothing():
+    o, truth = tg.tensor([[1.0, -np.inf, 2.0]], requires_grad=True), tg.tensor([[0.25, 0.0, 0.75]], requires_grad=True)
+    loss = F.cross_entropy(o, truth)
+    loss.backward()
+    possible = [0, 2]
+    assert math.isclose(loss.item(), float(F.cross_entropy(o.numpy()[:, possible], truth.numpy()[:, possible])), rel_tol=1e-6)
+    assert np.isfinite(o.grad.numpy()).all() and np.isfinite(truth.grad.numpy()).all() and o.grad.numpy()[0, 1] == 0
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"weight": weight}, {"label_smoothing": 0.2}, {"label_smoothing": 0.2, "weight": weight}], ids=str
+)
+@pytest.mark.parametrize("targets", [ids, some_ignored], ids=["all", "some"])
+def test_the_kernel_equals_its_equation_to_second_order(targets, options):
+    fast = F.cross_entropy(x, targets, reduction="none", **options)
+    with tg.unfolded():
+        np.testing.assert_allclose(fast, F.cross_entropy(x, targets, reduction="none", **options), rtol=1e-13)
+    check_grads(lambda o: F.cross_entropy(o, targets, **options), [x])
+
+
+def test_many_classes_are_worked_off_in_blocks():
+    o, y = rng.standard_normal((50, 3000)).astype("float32"), rng.integers(0, 3000, 50)
+    a = tg.tensor(o, requires_grad=True)
+    F.cross_entropy(a, y).backward()
+    p = np.exp(o - o.max(1, keepdims=True), dtype="float64")
+    p /= p.sum(1, keepdims=True)
+    p[np.arange(50), y] -= 1
+    np.testing.assert_allclose(a.grad.numpy(), p / 50, rtol=2e-5, atol=1e-9)

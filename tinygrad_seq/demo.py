@@ -170,7 +170,7 @@ def bits_per_character(model: CharRNN, ids: Any, streams: int = 64, window: int 
     h, nats, count = None, 0.0, 0
     for inputs, targets in data.batches_for_tbptt(ids, min(streams, len(ids) // 2), window):
         scores, h = model(inputs, h)
-        nats += F.cross_entropy(scores, targets, "sum").item()
+        nats += F.cross_entropy(scores, targets, reduction="sum").item()
         count += targets.size
     return nats / count / math.log(2)
 
@@ -233,7 +233,7 @@ def write_sample(out: Path, model: CharRNN, vocabulary: data.Vocabulary, setting
 def loss_of(model: CharRNN, ids: Any) -> Any:
     """The loss of reading a text and predicting each of its characters from those before: the sum over time, in nats."""
     scores, _ = model(ids[:-1, None])
-    return F.cross_entropy(scores, ids[1:, None], "sum")
+    return F.cross_entropy(scores, ids[1:, None], reduction="sum")
 
 
 def draw_graph(out: Path, model: CharRNN, vocabulary: data.Vocabulary, settings: Settings) -> list[Path]:
@@ -292,7 +292,7 @@ def explain_gradient(out: Path, model: CharRNN, vocabulary: data.Vocabulary, set
 
     xs = exact.embed(ids[:-1, None])
     hs, _ = exact.rnn(xs)
-    g_hs = grad(F.cross_entropy(exact.score(hs), ids[1:, None], "sum"), hs)
+    g_hs = grad(F.cross_entropy(exact.score(hs), ids[1:, None], reduction="sum"), hs)
     weights = [w.numpy() for w in exact.rnn.weights(layer=0)]
     arguments = [xs.numpy(), np.zeros(hs.shape[1:]), *weights, g_hs.numpy()]
     by_hand = F.rnn_bptt(*arguments).w_hh

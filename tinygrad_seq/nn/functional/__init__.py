@@ -37,6 +37,7 @@ from .conv import (
     conv_transpose1d as conv_transpose1d,
     conv_transpose2d as conv_transpose2d,
 )
+from .ctc import ctc_loss as ctc_loss
 from .dropout import (
     dropout as dropout,
     dropout1d as dropout1d,

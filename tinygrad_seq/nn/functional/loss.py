@@ -1,27 +1,43 @@
-"""Losses: how far predictions are from what came."""
+"""Losses of classifiers and distributions, in nats: how surprised is the prediction by what came?
+
+A loss averages over everything that it is given (reduction="mean"), sums, or returns what each element costs ("none").
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ...errors import ArgumentError, ShapeError, message
+import numpy as np
+
+from ... import backend
+from ...errors import ArgumentError, ShapeError, describe, message
+from ...fusion import fused
 from ...graph import raw
-from ...ops import expand_dims, logsumexp, one_hot, take_along_axis
-from ...primitives import defvjp, primitive
-from .linear import indices, single
-from .softmax import softmax
+from ...ops import equal, exp, expand_dims, isinf, log, logical_and, logsumexp, maximum, moveaxis, sum, take_along_axis, where
+from ...ops.broadcast import elementwise
+from ...primitives import backward_of, defvjp
+from .activation import logsigmoid
+from .linear import indices
+from .reduction import constant, floats, known_reduction, reduced, targets_like
+from .softmax import log_softmax
+
+EPS = 9.999999960041972e-13  # PyTorch's, 1e-12 as a float32 number
+BLOCK = 2**15  # scores that are worked on at a time: they stay in the cache of a core
 
 
-@primitive(expects="logits (..., C), targets (...)")
-def _surprisal(o: Any, /, targets: Any) -> Any:
-    """-log p(target): what each target costs, in nats."""
-    return logsumexp(o, axis=-1) - take_along_axis(o, targets[..., None], axis=-1)[..., 0]
+# ---- One class of several ----------------------------------------------------------------------------------------------------------
 
 
-defvjp(_surprisal, lambda g, y, o, targets: expand_dims(g, -1) * (softmax(o) - one_hot(targets, o.shape[-1]).astype(o.dtype)))
-
-
-def cross_entropy(logits: Any, targets: Any, reduction: str = "mean") -> Any:
+def cross_entropy(
+    logits: Any,
+    targets: Any,
+    weight: Any = None,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    axis: int = -1,
+) -> Any:
     """The surprise of a classifier at the true classes, in nats (divide by log 2 for bits).
 
         L = -log softmax(o)_y = log(sum_j e^(o_j)) - o_y          o: logits, y: target
@@ -31,22 +47,291 @@ def cross_entropy(logits: Any, targets: Any, reduction: str = "mean") -> Any:
         dL/do_i = e^(o_i) / sum_j e^(o_j) - 1[i = y] = softmax(o)_i - 1[i = y]
 
     logits (..., C), targets (...) class indices -> a scalar for "mean" and "sum", (...) for reduction="none". Classes are the last axis,
-    whatever stands before it (time, batch); PyTorch has them second: move them with swapaxes(logits, 1, -1).
+    whatever stands before it (time, batch); PyTorch has them second, (N, C, ...): that is axis=1.
+
+    A target of `ignore_index` costs nothing, whatever its logits hold. weight (C,): class c costs weight_c times as much, and the mean
+    is divided by the weights of the targets. label_smoothing ε (Szegedy et al. 2016) moves that much of the truth to all classes evenly:
+    the truth is then t = (1 - ε) 1[i = y] + ε/C, and L = -sum_i weight_i t_i log softmax(o)_i. Targets may also be such truths themselves,
+    probabilities in the shape of the logits; the mean is then over the rows.
     """
-    shape = raw(single("cross_entropy", logits)).shape
-    if not shape:
-        raise ShapeError(message("cross_entropy: the logits are a scalar", expected="logits (..., C), one score per class"))
-    targets = indices("cross_entropy: targets", raw(targets), shape[-1], raw(logits))
-    if targets.shape != shape[:-1]:
-        second = len(shape) > 2 and targets.shape == (shape[0], *shape[2:])
+    _check_options("cross_entropy", logits, weight, reduction)
+    if not 0 <= label_smoothing <= 1:
+        raise ArgumentError(message(f"cross_entropy: label_smoothing = {label_smoothing}", expected="0 ... 1"))
+    logits, axis, moved = _classes_last("cross_entropy", logits, axis)
+    weight = _class_weights("cross_entropy", weight, logits)
+    if _are_probabilities(targets, moved):
+        if axis != len(moved) - 1:
+            targets = moveaxis(targets, axis, -1)
+        return reduced(_surprise_at_probabilities(logits, targets, weight, label_smoothing), reduction)
+    targets, kept = _class_targets("cross_entropy", targets, moved, axis, logits, ignore_index)
+    losses = _surprise(logits, targets, weight, kept, smoothing=label_smoothing)
+    return _weighted(losses, targets, weight, kept, reduction)
+
+
+def nll_loss(
+    log_probs: Any, targets: Any, weight: Any = None, *, ignore_index: int = -100, reduction: str = "mean", axis: int = -1
+) -> Any:
+    """The negative log likelihood of the true classes: `cross_entropy` for logarithms of probabilities, -weight_y log p_y.
+
+    log_probs (..., C), targets (...) class indices -> a scalar for "mean" and "sum", (...) for reduction="none".
+    """
+    _check_options("nll_loss", log_probs, weight, reduction)
+    log_probs, axis, moved = _classes_last("nll_loss", log_probs, axis)
+    weight = _class_weights("nll_loss", weight, log_probs)
+    targets, kept = _class_targets("nll_loss", targets, moved, axis, log_probs, ignore_index)
+    losses = -take_along_axis(log_probs, targets[..., None], axis=-1)[..., 0]
+    if weight is not None:
+        losses = losses * weight[targets]
+    return _weighted(losses if kept is None else where(kept, losses, 0), targets, weight, kept, reduction)
+
+
+def _surprise_equation(o: Any, targets: Any, weight: Any, kept: Any, /, smoothing: float) -> Any:
+    if kept is not None:
+        o = where(kept[..., None], o, 0)
+    total = logsumexp(o, axis=-1)
+    losses = total - take_along_axis(o, targets[..., None], axis=-1)[..., 0]
+    if weight is not None:
+        losses = losses * weight[targets]
+    if smoothing:
+        of_all = expand_dims(total, -1) - o
+        evenly = sum(of_all if weight is None else of_all * weight, axis=-1)
+        losses = (1 - smoothing) * losses + (smoothing / o.shape[-1]) * evenly
+    return losses if kept is None else where(kept, losses, 0)
+
+
+@fused(equation=_surprise_equation)
+def _surprise(o: Any, targets: Any, weight: Any, kept: Any, /, smoothing: float) -> Any:
+    """What each row costs. e^o is not kept, only the largest score and the sum of each row: computing it again is as fast as reading it."""
+    C = o.shape[-1]
+    rows, y = o.reshape(-1, C), targets.reshape(-1)
+    xp = backend.array_module(o)
+    N = len(rows)
+    top, total, below = xp.empty((N, 1), o.dtype), xp.empty((N, 1), o.dtype), xp.empty((N,), o.dtype)
+    ones = xp.ones(C, o.dtype)
+    with np.errstate(invalid="ignore"):  # a row of -inf alone has no distribution: NaN
+        for part in _blocks(rows):
+            top[part] = np.max(rows[part], axis=1, keepdims=True)
+            shifted = rows[part] - top[part]
+            if smoothing:
+                below[part] = shifted @ (ones if weight is None else weight)
+            total[part, 0] = np.exp(shifted, out=shifted) @ ones
+        losses = np.log(total[:, 0])
+        losses += top[:, 0] - rows[xp.arange(N), y]
+        if weight is not None:
+            losses *= weight[y]
+        if smoothing:
+            evenly = np.log(total[:, 0]) * (C if weight is None else weight.sum()) - below
+            losses = (1 - smoothing) * losses + (smoothing / C) * evenly
+    if kept is not None:
+        losses = where(kept.reshape(-1), losses, 0)
+    return losses.reshape(targets.shape), (top, total)
+
+
+@backward_of(_surprise)
+def _(g: Any, y: Any, saved: Any, o: Any, targets: Any, weight: Any, kept: Any, smoothing: float) -> Any:
+    return _prediction_minus_truth(g, saved, o, targets, weight, kept, smoothing), None, None, None
+
+
+def _prediction_minus_truth(g: Any, saved: Any, o: Any, targets: Any, weight: Any, kept: Any, smoothing: float) -> Any:
+    """g (softmax(o) sum_i a_i - a) for the truth a_i = weight_i ((1 - smoothing) 1[i = y] + smoothing/C)."""
+    C = o.shape[-1]
+    rows, y, g = o.reshape(-1, C), targets.reshape(-1), g.reshape(-1)
+    xp = backend.array_module(o)
+    top, total = saved
+    if kept is not None:
+        g = where(kept.reshape(-1), g, 0)
+    of_target = g if weight is None else g * weight[y]
+    of_target = (1 - smoothing) * of_target if smoothing else of_target
+    scale = of_target
+    if smoothing:
+        evenly = xp.full(C, smoothing / C, o.dtype) if weight is None else weight * (smoothing / C)
+        scale = of_target + g * evenly.sum()
+    scale = scale[:, None] / total
+    out = xp.empty(rows.shape, o.dtype)
+    with np.errstate(invalid="ignore"):
+        for part in _blocks(rows):
+            p = np.subtract(rows[part], top[part], out=out[part])
+            p = np.exp(p, out=p)
+            p *= scale[part]
+            if smoothing:
+                p -= g[part, None] * evenly
+    out[xp.arange(len(rows)), y] -= of_target
+    if kept is not None:  # 0, even where the logits hold NaN
+        out = where(kept.reshape(-1, 1), out, 0)
+    return out.reshape(o.shape)
+
+
+def _blocks(rows: Any) -> list[slice]:
+    """The rows in pieces of about BLOCK numbers; on a device all at once."""
+    N, C = rows.shape
+    step = max(1, BLOCK // max(C, 1)) if backend.array_module(rows) is np else max(N, 1)
+    return [slice(start, start + step) for start in range(0, N, step)]
+
+
+def _surprise_at_probabilities(o: Any, targets: Any, weight: Any, smoothing: float) -> Any:
+    """-sum_i weight_i t_i log softmax(o)_i, where what cannot happen (t_i = 0, o_i = -inf) costs nothing."""
+    if smoothing:
+        targets = (1 - smoothing) * targets + smoothing / o.shape[-1]
+    log_p = log_softmax(o)
+    log_p = where(logical_and(equal(targets, 0), isinf(log_p)), 0, log_p)
+    terms = targets * log_p
+    return -sum(terms if weight is None else terms * weight, axis=-1)
+
+
+def _check_options(who: str, scores: Any, weight: Any, reduction: str) -> None:
+    floats(who, "the array of scores", scores)
+    if isinstance(weight, str):
+        raise ArgumentError(
+            message(f"{who}: weight = {weight!r}", expected="one weight for each class", do=f"reduction={weight!r}")
+        )
+    known_reduction(who, reduction)
+    if not raw(scores).shape:
+        raise ShapeError(message(f"{who}: the logits are a scalar", expected="logits (..., C), one score per class"))
+
+
+def _classes_last(who: str, scores: Any, axis: int) -> tuple[Any, int, tuple[int, ...]]:
+    """The scores with classes last, the axis where they stood counted from the front, and the shape they had."""
+    shape = tuple(raw(scores).shape)
+    if not -len(shape) <= axis < len(shape):
+        raise ShapeError(
+            message(f"{who}: the logits {describe(raw(scores))} have no axis {axis}", expected="the axis of the classes")
+        )
+    axis %= len(shape)
+    return (scores if axis == len(shape) - 1 else moveaxis(scores, axis, -1)), axis, shape
+
+
+def _class_weights(who: str, weight: Any, scores: Any) -> Any:
+    if weight is None:
+        return None
+    weight, C = constant(weight, scores), raw(scores).shape[-1]
+    if weight.shape != (C,):
+        raise ShapeError(message(f"{who}: weight {describe(weight)} does not fit", expected=f"({C},), one weight for each class"))
+    return weight
+
+
+def _are_probabilities(targets: Any, shape: tuple[int, ...]) -> bool:
+    return getattr(getattr(targets, "dtype", None), "kind", "") == "f" and tuple(targets.shape) == shape
+
+
+def _class_targets(who: str, targets: Any, shape: tuple[int, ...], axis: int, like: Any, ignore_index: int) -> tuple[Any, Any]:
+    """Class indices with 0 in place of those to ignore, and where they are not to be ignored; None where on the host all are kept."""
+    targets = raw(targets) if backend.is_array(raw(targets)) else np.asarray(raw(targets))
+    if targets.dtype.kind not in "iu":
+        indices(f"{who}: targets", targets, shape[axis], raw(like))  # the error for what is no index
+    rows = shape[:axis] + shape[axis + 1 :]
+    if targets.shape != rows:
+        elsewhere = [a for a in range(len(shape)) if shape[:a] + shape[a + 1 :] == targets.shape]
         raise ShapeError(
             message(
-                f"cross_entropy: targets {targets.shape} do not fit logits {shape}",
-                expected=f"targets {shape[:-1]}: a class index for each row of logits",
-                do="move the class axis last: swapaxes(logits, 1, -1)" if second else "",
+                f"{who}: targets {targets.shape} do not fit logits {shape}",
+                expected=f"targets {rows}: a class index for each row of logits",
+                do=f"axis={elsewhere[0]}, if the classes are that axis, as in PyTorch" if elsewhere == [1] else
+                f"axis={elsewhere[-1]}, if the classes are that axis" if elsewhere else "",
+            )
+        )  # fmt: skip
+    kept = targets != ignore_index
+    if isinstance(targets, np.ndarray) and kept.all():
+        kept = None
+    else:
+        targets = where(kept, targets, 0)
+    found = indices(f"{who}: targets", targets, shape[axis], raw(like))
+    return found, kept if kept is None else backend.to_device(kept, backend.device_of(raw(like)))
+
+
+def _weighted(losses: Any, targets: Any, weight: Any, kept: Any, reduction: str) -> Any:
+    """The losses reduced; their mean is divided by the weights of the targets that are kept."""
+    if reduction != "mean" or (weight is None and kept is None):
+        return reduced(losses, reduction)
+    weights = (
+        kept.astype(raw(losses).dtype) if weight is None else weight[targets] if kept is None else where(kept, weight[targets], 0)
+    )
+    return losses.sum() / weights.sum()
+
+
+# ---- Yes or no -----------------------------------------------------------------------------------------------------------------------
+
+
+@elementwise
+def _binary_surprise(p: Any, t: Any, /) -> Any:
+    with np.errstate(divide="ignore"):
+        return (t - 1) * np.maximum(np.log1p(-p), -100) - t * np.maximum(np.log(p), -100)
+
+
+# The slope at p = 0 and 1, where the loss is cut at 100, is PyTorch's: large and finite.
+defvjp(
+    _binary_surprise,
+    lambda g, y, p, t: g * (p - t) / maximum(p * (1 - p), EPS),
+    lambda g, y, p, t: g * (_log_or_100(1 - p) - _log_or_100(p)),
+)
+
+
+def _log_or_100(p: Any) -> Any:
+    """log p, not below -100."""
+    return where(equal(p, 0), -100, maximum(log(where(equal(p, 0), 1, p)), -100))
+
+
+def binary_cross_entropy(p: Any, targets: Any, weight: Any = None, *, reduction: str = "mean") -> Any:
+    """The surprise of a probability p of yes at the answer t, which is 1, 0, or a probability itself.
+
+        L = -weight (t log p + (1 - t) log(1 - p))          each logarithm at least -100
+
+    p, targets (...), weight broadcasts to them -> a scalar, or (...) for reduction="none". From scores it is
+    `binary_cross_entropy_with_logits` that is exact.
+    """
+    known_reduction("binary_cross_entropy", reduction)
+    p = floats("binary_cross_entropy", "p", p)
+    values = raw(p)
+    if isinstance(values, np.ndarray) and values.size and not (values.min() >= 0 and values.max() <= 1):
+        raise ArgumentError(
+            message(
+                f"binary_cross_entropy: p lies in {values.min():g} ... {values.max():g}",
+                expected="probabilities, 0 ... 1",
+                do="binary_cross_entropy_with_logits for scores",
             )
         )
-    if reduction not in ("mean", "sum", "none"):
-        raise ArgumentError(message(f"cross_entropy: reduction {reduction!r} is not known", expected="'mean', 'sum' or 'none'"))
-    losses = _surprisal(logits, targets=targets.copy())  # a copy: the caller may refill the batch before backward
-    return losses if reduction == "none" else losses.mean() if reduction == "mean" else losses.sum()
+    losses = _binary_surprise(p, targets_like("binary_cross_entropy", p, targets))
+    return reduced(losses if weight is None else losses * constant(weight, p), reduction)
+
+
+def binary_cross_entropy_with_logits(
+    logits: Any, targets: Any, weight: Any = None, *, reduction: str = "mean", pos_weight: Any = None
+) -> Any:
+    """The surprise of a score o, a probability σ(o) of yes, at the answer t; exact for scores of any size.
+
+        L = -weight (pos_weight t log σ(o) + (1 - t) log σ(-o))          dL/do = σ(o) - t  without weights
+
+    logits, targets (...), weight and pos_weight broadcast to them -> a scalar, or (...) for reduction="none". pos_weight: how often a
+    yes counts.
+    """
+    known_reduction("binary_cross_entropy_with_logits", reduction)
+    o = floats("binary_cross_entropy_with_logits", "the array of logits", logits)
+    t = targets_like("binary_cross_entropy_with_logits", o, targets)
+    yes = 1 if pos_weight is None else (constant(pos_weight, o) - 1) * t + 1
+    losses = (1 - t) * o - yes * logsigmoid(o)  # log σ(-o) = log σ(o) - o
+    return reduced(losses if weight is None else losses * constant(weight, o), reduction)
+
+
+def multilabel_soft_margin_loss(logits: Any, targets: Any, weight: Any = None, *, reduction: str = "mean") -> Any:
+    """`binary_cross_entropy_with_logits` of C questions, averaged: L = -1/C sum_c weight_c (t_c log σ(o_c) + (1 - t_c) log σ(-o_c)).
+
+    logits, targets (..., C), weight (C,) -> a scalar, or (...) for reduction="none".
+    """
+    losses = binary_cross_entropy_with_logits(logits, targets, weight, reduction="none").mean(axis=-1)
+    known_reduction("multilabel_soft_margin_loss", reduction)
+    return reduced(losses, reduction)
+
+
+# ---- Distributions -------------------------------------------------------------------------------------------------------------------
+
+
+def kl_div(log_probs: Any, targets: Any, *, reduction: str = "mean", log_target: bool = False) -> Any:
+    """The Kullback-Leibler divergence of a prediction q from the truth p, element by element: p (log p - log q).
+
+    log_probs: log q; targets: p, or log p with log_target=True; one shape (...). reduction="batchmean" divides the sum by the size of the
+    first axis: for (B, C) that is the divergence; "mean" divides by the number of all elements.
+    """
+    known_reduction("kl_div", reduction, "batchmean")
+    log_q = floats("kl_div", "log_probs", log_probs)
+    p = targets_like("kl_div", log_q, targets)
+    losses = exp(p) * (p - log_q) if log_target else p * log(where(equal(p, 0), 1, p)) - p * log_q
+    return losses.sum() / log_q.shape[0] if reduction == "batchmean" else reduced(losses, reduction)
