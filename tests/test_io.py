@@ -402,6 +402,8 @@ NO_FILES = {
     "a huge shape": file_of(
         b'{"a":{"dtype":"F64","shape":[9223372036854775807,9223372036854775807],"data_offsets":[0,8]}}', bytes(8)
     ),
+    "a shape of 100 axes": with_header({"a": {"dtype": "U8", "shape": [1] * 100, "data_offsets": [0, 1]}}, bytes(1)),
+    "a huge shape of nothing": with_header({"a": {"dtype": "U8", "shape": [0, 2**62, 2**62], "data_offsets": [0, 0]}}, b""),
     "a negative shape": file_of(b'{"a":{"dtype":"F64","shape":[-1],"data_offsets":[0,8]}}', bytes(8)),
     "offsets beyond": file_of(b'{"a":{"dtype":"F64","shape":[2],"data_offsets":[0,16]}}', bytes(8)),
     "offsets that overlap": file_of(

@@ -39,7 +39,7 @@ LONGEST_HEADER = 100_000_000  # the limit of every reader of safetensors files
 VERSION = "tinygrad_seq"  # our entries in the metadata of a file: the version of this layout,
 STRUCTURE = "structure"  # how the arrays were nested and all that is no array,
 CHECKSUM = "sha256"  # and the checksum over names, dtypes, shapes, bytes and the other metadata
-FOREIGN_FORMATS = ("pt", "np", "tf", "flax", "mlx")  # what other libraries write as "format", their only entry
+FOREIGN_FORMATS = ("pt", "np", "tf", "flax", "mlx")  # what other libraries write as their "format"
 
 
 def save(state: Any, path: str | os.PathLike[str], *, metadata: Mapping[str, str] | None = None) -> None:
@@ -344,11 +344,14 @@ def _read(path: Path) -> tuple[Any, dict[str, str]]:
     ours = CHECKSUM in entries
     if not ours and not _is_foreign(entries, names):
         raise _damaged(path, "its metadata is neither ours nor what PyTorch and others write", unchecked=True)
+    if ours and entries.get(VERSION) != "1":
+        raise _damaged(path, f"it is damaged, or of a newer version of {VERSION}", do=f"pip install --upgrade {VERSION}")
     if ours and entries[CHECKSUM] != _checksum(entries, tensors):
         raise _damaged(path, "its numbers are not those that were saved: the checksum differs")
-    if ours and entries.get(VERSION) != "1":
-        raise _damaged(path, f"it was saved by a newer version of {VERSION}", do=f"pip install --upgrade {VERSION}")
-    arrays = {name: _array(path, name, code, shape, bits) for name, code, shape, bits in tensors}
+    try:
+        arrays = {name: _array(path, name, code, shape, bits) for name, code, shape, bits in tensors}
+    except (ValueError, MemoryError) as cause:  # a shape of a hundred axes, for example
+        raise _damaged(path, f"it holds what is no array ({cause or type(cause).__name__})") from cause
     if not ours:
         tied = {name: arrays[same] for name, same in entries.items() if name != "format"}
         return {**arrays, **tied}, {name: text for name, text in entries.items() if name not in tied}

@@ -19,7 +19,7 @@ class SGD(Optimizer):
         v <- momentum v + (1 - dampening) g          the first v is g
         p <- p - lr v                                nesterov: p <- p - lr (g + momentum v)
 
-    The simplest: one step costs as much memory as the velocity v, or none.
+    The simplest: it carries along the velocity v, or nothing.
     """
 
     def __init__(
