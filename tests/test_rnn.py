@@ -108,6 +108,137 @@ def test_the_gradient_can_be_differentiated_again():
     np.testing.assert_allclose(second, (plus - minus) / (2 * step), rtol=1e-6, atol=1e-7)
 
 
+# ---- The gradients of the notes, each in its own letters -----------------------------------------------------------------------------
+
+
+def softmax(o: np.ndarray) -> np.ndarray:
+    e = np.exp(o - o.max())
+    return e / e.sum()
+
+
+CLASSES = 3
+
+
+def classifier(seed: int) -> tuple[np.ndarray, ...]:
+    """U, W, V, b, c, inputs x(1) ... x(τ) and classes y(1) ... y(τ), as CS760 has them: columns, one sequence, loss at every step."""
+    rng = np.random.default_rng(seed)
+    shapes = [(H, D), (H, H), (CLASSES, H), (H,), (CLASSES,), (T, D)]
+    return (*(rng.standard_normal(shape) for shape in shapes), rng.integers(0, CLASSES, T))
+
+
+def test_internal_gradients_and_those_of_the_parameters_are_the_formulas_of_cs760():
+    U, W, V, b, c, x, y = classifier(0)
+    s, y_hat = [np.zeros(H)], [None]
+    for t in range(1, T + 1):
+        s.append(np.tanh(b + W @ s[t - 1] + U @ x[t - 1]))
+        y_hat.append(softmax(c + V @ s[t]))
+    grad_o = [None] + [y_hat[t] - np.eye(CLASSES)[y[t - 1]] for t in range(1, T + 1)]
+    grad_s = [None] * T + [grad_o[T] @ V]
+    for t in range(T - 1, 0, -1):
+        grad_s[t] = grad_s[t + 1] @ np.diag(1 - s[t + 1] ** 2) @ W + grad_o[t] @ V
+    d = [None] + [grad_s[t] * (1 - s[t] ** 2) for t in range(1, T + 1)]
+    times = range(1, T + 1)
+    by_formula = {
+        "U": sum(np.outer(d[t], x[t - 1]) for t in times),
+        "W": sum(np.outer(d[t], s[t - 1]) for t in times),
+        "V": sum(np.outer(grad_o[t], s[t]) for t in times),
+        "b": sum(d[t] for t in times),
+        "c": sum(grad_o[t] for t in times),
+    }
+
+    leaves = {name: tg.Tensor(a, requires_grad=True) for name, a in zip("UWVbc", (U, W, V, b, c), strict=True)}
+    h, states, outputs, losses = np.zeros((1, H)), [], [], []
+    for t in times:
+        h = rnn_step(x[t - 1 : t], h, leaves["U"], leaves["W"], leaves["b"])
+        o = F.linear(h, leaves["V"], leaves["c"])
+        loss = F.cross_entropy(o, y[t - 1 : t])
+        for found, value in ((states, h), (outputs, o), (losses, loss)):
+            value.retain_grad()
+            found.append(value)
+    sum(losses).backward()
+    for t in times:
+        assert losses[t - 1].grad.item() == 1
+        np.testing.assert_allclose(outputs[t - 1].grad.numpy()[0], grad_o[t], rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(states[t - 1].grad.numpy()[0], grad_s[t], rtol=1e-12, atol=1e-14)
+    for name, leaf in leaves.items():
+        np.testing.assert_allclose(leaf.grad.numpy(), by_formula[name], rtol=1e-12, atol=1e-14, err_msg=name)
+
+    by_hand = rnn_bptt(x[:, None], np.zeros((1, H)), U, W, b, None, np.stack([g @ V for g in grad_o[1:]])[:, None])
+    for name, g in (("U", by_hand.w_ih), ("W", by_hand.w_hh), ("b", by_hand.b_ih)):
+        np.testing.assert_allclose(g, by_formula[name], rtol=1e-12, atol=1e-14, err_msg=name)
+
+
+def test_the_deltas_of_graves_unit_by_unit():
+    # no biases; w_ih[i][h] leads from unit i to unit h; δ^(T+1) = 0; O is the sum of the losses
+    U, W, V, _, _, x, y = classifier(1)
+    units, w_ih, w_hh, w_hk = range(H), U.T, W.T, V.T
+    b = [np.zeros(H)]
+    delta_k = [None]
+    for t in range(1, T + 1):
+        a = [
+            sum(w_ih[i][h] * x[t - 1][i] for i in range(D)) + sum(w_hh[other][h] * b[t - 1][other] for other in units)
+            for h in units
+        ]
+        b.append(np.tanh(a))
+        a_k = np.array([sum(w_hk[h][k] * b[t][h] for h in units) for k in range(CLASSES)])
+        delta_k.append(softmax(a_k) - np.eye(CLASSES)[y[t - 1]])
+    delta = {T + 1: np.zeros(H)}
+    for t in range(T, 0, -1):
+        delta[t] = np.array(
+            [
+                (1 - b[t][h] ** 2)
+                * (
+                    sum(delta_k[t][k] * w_hk[h][k] for k in range(CLASSES))
+                    + sum(delta[t + 1][after] * w_hh[h][after] for after in units)
+                )
+                for h in units
+            ]
+        )
+    g_hs = np.stack([d @ V for d in delta_k[1:]])[:, None]
+    by_hand = rnn_bptt(x[:, None], np.zeros((1, H)), U, W, None, None, g_hs)
+    for i in units:
+        for j in units:
+            assert by_hand.w_hh[j, i] == pytest.approx(sum(delta[t][j] * b[t - 1][i] for t in range(1, T + 1)), rel=1e-12)
+    for i in range(D):
+        for j in units:
+            assert by_hand.w_ih[j, i] == pytest.approx(sum(delta[t][j] * x[t - 1][i] for t in range(1, T + 1)), rel=1e-12)
+
+
+@pytest.mark.parametrize("weight", ["w_x", "w_a"])
+def test_each_term_of_the_sum_of_products_of_cs540_is_what_one_copy_of_the_weight_gets(weight: str):
+    # one output at the end: dC/dw = Σ_k dC/da_T [Π_(j=k+1..T) da_j/da_(j-1)] ∂a_k/∂w, and the copies of w are used once each
+    (xs, a0, w_x, w_a, b, _), direct = problem(7)
+    a = [a0[0]]
+    for x in xs[:, 0]:
+        a.append(np.tanh(w_a @ a[-1] + w_x @ x + b))
+    terms = []
+    for k in range(1, T + 1):
+        row = direct[0, 0]
+        for j in range(T, k, -1):
+            row = row @ np.diag(1 - a[j] ** 2) @ w_a
+        terms.append(np.outer(row * (1 - a[k] ** 2), xs[k - 1, 0] if weight == "w_x" else a[k - 1]))
+
+    copies = [{"w_x": tg.Tensor(w_x, requires_grad=True), "w_a": tg.Tensor(w_a, requires_grad=True)} for _ in range(T)]
+    h = a0[:1]
+    for x, copy in zip(xs[:, :1], copies, strict=True):
+        h = rnn_step(x, h, copy["w_x"], copy["w_a"], b)
+    (h * direct[0, 0]).sum().backward()
+    for term, copy in zip(terms, copies, strict=True):
+        np.testing.assert_allclose(copy[weight].grad.numpy(), term, rtol=1e-12, atol=1e-15)
+
+    g_hs = np.zeros((T, 1, H))
+    g_hs[-1] = direct[0, 0]
+    shared = rnn_bptt(xs[:, :1], a0[:1], w_x, w_a, b, None, g_hs)
+    np.testing.assert_allclose(shared.w_ih if weight == "w_x" else shared.w_hh, sum(terms), rtol=1e-12, atol=1e-14)
+
+
+def test_the_first_copy_of_the_recurrent_weight_gets_nothing_from_a_state_of_zero():
+    (xs, a0, *weights), direct = problem(8)
+    zero = np.zeros_like(a0)
+    one_step = rnn_bptt(xs[:1], zero, *weights, direct[:1])
+    assert (one_step.w_hh == 0).all() and (one_step.w_ih != 0).any()
+
+
 # ---- The module --------------------------------------------------------------------------------------------------------------------
 
 
@@ -229,7 +360,11 @@ def test_the_same_seed_gives_the_same_network_and_its_layers_differ():
         (lambda: rnn()(np.zeros((T, D + 1))), ShapeError, r"(?s)got \(6, 5\).*or \(T, D\) without a batch"),
         (lambda: rnn()(np.zeros((T, D)), lengths=[2]), ShapeError, r"(?s)without a batch.*xs\[:length\]"),
         (lambda: rnn(batch_first=True)(np.zeros((B, T, 1))), ShapeError, r"\(B, T, D\)"),
-        (lambda: rnn()(np.zeros((T, B, D)), np.zeros((B, H))), ShapeError, r"state must be \(L, B, H\) = \(1, 3, 5\), got \(3, 5\)"),
+        (
+            lambda: rnn()(np.zeros((T, B, D)), np.zeros((B, H))),
+            ShapeError,
+            r"state must be \(L, B, H\) = \(1, 3, 5\), got \(3, 5\)",
+        ),
         (lambda: rnn(nonlinearity="sigmoid"), ArgumentError, "'tanh' or 'relu'"),
         (lambda: rnn()(np.zeros((T, B, D)), lengths=[1, 2]), ShapeError, "lengths"),
         (

@@ -1,4 +1,16 @@
-"""The simple recurrent network (Elman 1990): its equation, and back-propagation through time derived by hand beneath it."""
+"""The simple recurrent network (Elman 1990): its equation, and back-propagation through time derived by hand beneath it.
+
+Every lecture writes it in letters of its own:
+
+               input   a_t    state   weights of input, state   f       output
+    here       x_t     a_t    h_t     W_ih, W_hh, b             tanh    a layer of its own, `linear`
+    CS760      x(t)    a(t)   s(t)    U, W, b                   tanh    o(t) = c + V s(t), ŷ(t) = softmax(o(t))
+    CS540      x_t            a_t     w_x, w_a, b_a             g       o_t = g(w_o a_t + b_o)
+    Graves     x_i^t   a_h^t  b_h^t   w_ih, w_h'h, no bias      θ_h     a_k^t = Σ_h w_hk b_h^t
+
+Slips, read as meant: CS540 lets a state see x_(t+1) in one line and x_t in another (here the input of its own step); w_hh' and w_h'h
+change places between Graves' slides (w_ij leads from unit i to unit j).
+"""
 
 from __future__ import annotations
 
@@ -65,6 +77,21 @@ def rnn_bptt(
 
     while dL/dx_t = δ_t W_ih and dL/dh_0 = δ_1 W_hh.
 
+    The notes say the same. CS760 begins at the outputs o_t = V h_t + c of the loss L = Σ_t -log softmax(o_t)_y, y the class at t:
+
+        dL/do_t = ŷ_t - 1[i = y]      g_t = dL/do_t V      dL/dV = Σ_t (dL/do_t)^T h_t      dL/dc = Σ_t dL/do_t
+
+    and writes δ_(t+1) W_hh as ε_(t+1) dh_(t+1)/dh_t with the Jacobian diag(1 - h_(t+1)²) W_hh: gradients are rows there, but in its line for
+    dL/dV columns. Graves has the two lines as one, with δ_k^t for dL/do_t:
+
+        δ_h^t = θ'(a_h^t) (Σ_k δ_k^t w_hk + Σ_h' δ_h'^(t+1) w_hh')
+
+    CS540 multiplies the recursion out, here for a loss C of the last state h_T:
+
+        dC/dW_hh = Σ_k dC/dh_T [Π_(j=k+1..T) dh_j/dh_(j-1)] ∂h_k/∂W_hh            k = 1, ..., T
+
+    where ∂h_k/∂W_hh takes h_(k-1) as given. Its k-th term is δ_k^T h_(k-1): what the use of W_hh at time k adds.
+
     xs (T, B, D), h0 (B, H), g_hs (T, B, H); add the gradient of the final state to g_hs[-1]. The weights as in `rnn_step`.
     """
     _, slope = nonlinearity_of(nonlinearity)
@@ -72,7 +99,7 @@ def rnn_bptt(
     for x in xs:
         hs.append(rnn_step(x, hs[-1], w_ih, w_hh, b_ih, b_hh, nonlinearity=nonlinearity))
 
-    g_xs, g_w_ih, g_w_hh, g_b = np.zeros_like(xs), np.zeros_like(w_ih), np.zeros_like(w_hh), np.zeros_like(b_ih)
+    g_xs, g_w_ih, g_w_hh, g_b = np.zeros_like(xs), np.zeros_like(w_ih), np.zeros_like(w_hh), np.zeros_like(w_ih[:, 0])
     delta = np.zeros_like(h0)
     for t in range(len(xs), 0, -1):
         epsilon = g_hs[t - 1] + delta @ w_hh
