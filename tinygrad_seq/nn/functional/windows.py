@@ -120,10 +120,16 @@ def columns(
     for some in _pieces(N, images):
         seen = windows(padded(x[some], margins), kernel, stride, dilation)  # (n, *places, *kernel, C)
         for rows in _pieces(first, most):
-            by_group = _by_group(seen[:, rows], groups)
+            by_group = _by_group(seen[:, rows], groups)  # (groups, n, *places, *kernel, C/groups)
+            if C == groups:  # a run of places is longer than one of taps: the transpose is laid out
+                by_group = by_group.transpose(0, *range(len(kernel) + 2, by_group.ndim), *range(1, len(kernel) + 2))
             matrix = memory[: by_group.size]
             matrix.reshape(by_group.shape)[...] = by_group
-            yield (some, rows), matrix.reshape(groups, -1, math.prod(by_group.shape[-len(kernel) - 1 :]))
+            summed = math.prod(kernel) * C // groups
+            yield (
+                (some, rows),
+                (matrix.reshape(groups, summed, -1).swapaxes(1, 2) if C == groups else matrix.reshape(groups, -1, summed)),
+            )
 
 
 def as_rows(x: Any, groups: int) -> Any:
