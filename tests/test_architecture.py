@@ -30,7 +30,7 @@ AGAINST = {
     ("tensor", "interop"): "NumPy asks the Tensor (__array_ufunc__), interop answers",
 }
 HEAVY = set("cupy cupyx graphviz pygraphviz matplotlib scipy tqdm numba safetensors hypothesis torch IPython".split())
-INHERITED = {"forward", "extra_repr", "update", "sum_of"}  # of Module, Optimizer and Deferred
+INHERITED = {"forward", "extra_repr", "update", "rate", "rates", "sum_of"}  # of Module, Optimizer, LRScheduler and Deferred
 LONGEST = 310  # code lines of a file of the core (all that `scan` stands on): no blank lines, comments and docstrings
 
 

@@ -257,7 +257,7 @@ class Tensor(Value):
         return self.__deepcopy__({})
 
     def __reduce__(self) -> Any:
-        raise ArgumentError(message("pickle: a Tensor is never pickled", do="save .numpy() with safetensors"))
+        raise ArgumentError(message("pickle: a Tensor is never pickled", do="tg.save(x, path), and tg.load(path)"))
 
     def __repr__(self) -> str:
         kind = type(self).__name__

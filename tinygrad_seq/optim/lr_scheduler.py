@@ -35,7 +35,7 @@ class LRScheduler:
     not_saved: tuple[str, ...] = ("optimizer",)
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1):
-        self.optimizer = checked_optimizer(type(self).__name__, optimizer)
+        self.optimizer = _checked_optimizer(type(self).__name__, optimizer)
         self.last_epoch: float = last_epoch + 1
         for group in optimizer.param_groups:
             if last_epoch >= 0 and "initial_lr" not in group:
@@ -114,7 +114,6 @@ class StepLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def rate(self, t: float, base: float) -> float:
-        """The learning rate after t steps."""
         return float(base * self.gamma ** (t // self.step_size))
 
 
@@ -127,7 +126,6 @@ class MultiStepLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def rate(self, t: float, base: float) -> float:
-        """The learning rate after t steps."""
         return base * self.gamma ** bisect_right(self.milestones, t)
 
 
@@ -140,7 +138,6 @@ class ConstantLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def rate(self, t: float, base: float) -> float:
-        """The learning rate after t steps."""
         return base * self.factor if t < self.total_iters else base
 
 
@@ -161,7 +158,6 @@ class LinearLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def rate(self, t: float, base: float) -> float:
-        """The learning rate after t steps."""
         done = min(t, self.total_iters) / self.total_iters
         return base * (self.start_factor + (self.end_factor - self.start_factor) * done)
 
@@ -175,7 +171,6 @@ class ExponentialLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def rate(self, t: float, base: float) -> float:
-        """The learning rate after t steps."""
         return float(base * self.gamma**t)
 
 
@@ -190,12 +185,11 @@ class LambdaLR(LRScheduler):
         lr_lambda: Callable[[float], float] | Sequence[Callable[[float], float]],
         last_epoch: int = -1,
     ):
-        groups = len(checked_optimizer("LambdaLR", optimizer).param_groups)
+        groups = len(_checked_optimizer("LambdaLR", optimizer).param_groups)
         self.lr_lambdas = _per_group("LambdaLR", "lr_lambda", lr_lambda, groups)
         super().__init__(optimizer, last_epoch)
 
     def rates(self, t: float) -> list[float]:
-        """The learning rate of each group after t steps."""
         return [base * f(t) for base, f in zip(self.base_lrs, self.lr_lambdas, strict=True)]
 
 
@@ -211,7 +205,6 @@ class CosineAnnealingLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def rate(self, t: float, base: float) -> float:
-        """The learning rate after t steps."""
         return _cosine(base, self.eta_min, t / self.T_max)
 
 
@@ -225,7 +218,6 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def rate(self, t: float, base: float) -> float:
-        """The learning rate after t steps."""
         wave: float = self.T_0
         if self.T_mult == 1:
             t %= wave
@@ -266,7 +258,7 @@ class OneCycleLR(LRScheduler):
         three_phase: bool = False,
         last_epoch: int = -1,
     ):
-        checked_optimizer("OneCycleLR", optimizer)
+        _checked_optimizer("OneCycleLR", optimizer)
         if total_steps is None:
             if epochs is None or steps_per_epoch is None:
                 raise ArgumentError(message("OneCycleLR: how many steps?", do="give total_steps, or epochs and steps_per_epoch"))
@@ -384,7 +376,7 @@ class ReduceLROnPlateau(LRScheduler):
         eps: float = 1e-8,
     ):
         who = "ReduceLROnPlateau"
-        groups = len(checked_optimizer(who, optimizer).param_groups)
+        groups = len(_checked_optimizer(who, optimizer).param_groups)
         for name, value, known in (("mode", mode, ("min", "max")), ("threshold_mode", threshold_mode, ("rel", "abs"))):
             if value not in known:
                 raise ArgumentError(message(f"{who}: {name} = {value!r}", expected=" or ".join(map(repr, known))))
@@ -441,7 +433,7 @@ def _per_group(who: str, name: str, value: Any, groups: int) -> list[Any]:
     return values
 
 
-def checked_optimizer(who: str, optimizer: Any) -> Optimizer:
+def _checked_optimizer(who: str, optimizer: Any) -> Optimizer:
     """The optimizer, or an error that says what it is instead."""
     if not isinstance(optimizer, Optimizer):
         raise ArgumentError(message(f"{who}: {describe(optimizer)} is no optimizer", expected="for example tg.optim.Adam(...)"))
