@@ -172,6 +172,25 @@ def test_containers_on_every_library(xp):
 # ---- Embedding -----------------------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.torch
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("padding_idx", [None, 0, -2])
+def test_an_embedding_equals_pytorchs(padding_idx, dtype):
+    torch = pytest.importorskip("torch")
+    from torch_peer import module_agrees
+
+    ids = np.array([[0, 5, 5], [1, 4, 0]])
+    module_agrees(nn.Embedding(6, 3, padding_idx), torch.nn.Embedding(6, 3, padding_idx), ids, dtype=dtype)
+
+
+def test_a_padding_row_learns_nothing_even_from_a_gradient_that_is_none():
+    layer = nn.Embedding(6, 3, padding_idx=0, dtype="float64")
+    g = np.where(np.arange(2)[:, None] == 0, np.nan, np.ones(3))
+    layer([0, 2]).backward(g)
+    assert layer.weight.grad.numpy().sum(axis=1).tolist() == [0, 0, 3, 0, 0, 0]
+    check_grads(lambda w: F.embedding([0, 2, 2], w, 0) ** 3, [layer.weight.numpy()], order=1)
+
+
 def test_an_embedding_from_a_table_is_frozen_unless_told_and_draws_nothing():
     table = rng.standard_normal((6, 3)).astype("float32")
     tg.seed(0)

@@ -246,9 +246,9 @@ class Module:
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            if hasattr(type(self), name):
-                return object.__getattribute__(self, name)  # a property that failed: its own error
-            twins.no_such_member(name, self)
+            if not hasattr(type(self), name):
+                twins.no_such_member(name, self)
+            return object.__getattribute__(self, name)  # a property that failed: its own error
 
     @recursive_repr()
     def __repr__(self) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 from ... import backend
 from ...errors import ArgumentError, IndexError_, ShapeError, describe, message
 from ...graph import raw
-from ...ops import expand_dims, inner, matmul, not_equal, reshape, swapaxes, take, where
+from ...ops import expand_dims, inner, matmul, reshape, swapaxes, take, where
+from ...primitives import defvjp, primitive
 
 
 def linear(x: Any, weight: Any, bias: Any = None) -> Any:
@@ -52,7 +53,16 @@ def embedding(ids: Any, weight: Any, padding_idx: int | None = None) -> Any:
     """
     ids = indices("embedding: ids", raw(ids), raw(weight).shape[0], raw(weight))
     rows = take(weight, ids, axis=0)
-    return rows if padding_idx is None else where(expand_dims(not_equal(ids, padding_idx), -1), rows, raw(rows))
+    return rows if padding_idx is None else _learned(rows, expand_dims(ids != padding_idx, -1))
+
+
+@primitive
+def _learned(rows: Any, /, learned: Any) -> Any:
+    """The rows as they are; a gradient passes only where they are learned."""
+    return rows
+
+
+defvjp(_learned, lambda g, y, rows, learned: where(learned, g, 0))
 
 
 def single(who: str, x: Any) -> Any:

@@ -217,7 +217,8 @@ def group_norm(x: Any, num_groups: int, weight: Any = None, bias: Any = None, ep
                 f"group_norm: x {describe(raw(x))} does not split into {num_groups} groups of channels", expected="x (B, C, ...)"
             )
         )
-    x_hat, _, _ = _standardized(reshape(x, (shape[0], num_groups, -1)), axes=(2,), eps=eps)
+    size = math.prod(shape[1:]) // num_groups
+    x_hat, _, _ = _standardized(reshape(x, (shape[0], num_groups, size)), axes=(2,), eps=eps)
     columns = (shape[1],) + (1,) * (len(shape) - 2)
     return _affine(reshape(x_hat, shape), *(None if p is None else reshape(p, columns) for p in (weight, bias)))
 
