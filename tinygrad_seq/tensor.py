@@ -257,7 +257,7 @@ class Tensor(Value):
         return self.__deepcopy__({})
 
     def __reduce__(self) -> Any:
-        raise ArgumentError(message("pickle: a Tensor is never pickled", do="tg.save(x, path), and tg.load(path)"))
+        raise ArgumentError(message("pickle: a Tensor is never pickled", do="tg.save(x, path) writes a safetensors file, tg.load(path) reads it"))
 
     def __repr__(self) -> str:
         kind = type(self).__name__
