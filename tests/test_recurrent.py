@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -272,6 +273,24 @@ def test_every_layer_and_direction_has_its_own_times_on_the_tape():
     expected = {"layer 0": up, "layer 0_reverse": down, "layer 1": up, "layer 1_reverse": down}
     for kind in ("RNN", "my cell"):
         assert found(make(kind, num_layers=2, bidirectional=True), "tanh") == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_pass_there_and_back_leaves_nothing_for_the_garbage_collector(kind: str):
+    net, options = make(kind, num_layers=2, bidirectional=True, dropout=0.1), {"return_gates": True} if kind in GATED else {}
+
+    def once() -> None:
+        sum((p * p).sum() for p in parts(net(some_xs(), None, LENGTHS, **options))).backward()
+        net.zero_grad()
+
+    once()
+    gc.collect()
+    gc.disable()
+    try:
+        once()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 # ---- Gates --------------------------------------------------------------------------------------------------------------------------
@@ -595,8 +614,9 @@ def test_dropout_of_0_is_none_and_of_1_leaves_the_layers_above_without_input(kin
 def test_the_last_layer_is_not_dropped_and_dropout_with_one_layer_warns():
     net = make("GRU", num_layers=2, dropout=0.9)
     assert (net(some_xs())[0].numpy() != 0).all()
-    with pytest.warns(UserWarning, match=r"(?s)GRU: dropout=0.5 acts between layers.*num_layers=2"):
-        make("GRU", dropout=0.5)
+    with pytest.warns(UserWarning, match=r"(?s)GRU: dropout=0.5 acts between layers.*num_layers=2") as told:
+        nn.GRU(D, H, dropout=0.5)
+    assert told[0].filename == __file__
 
 
 # ---- How parameters start -----------------------------------------------------------------------------------------------------------
@@ -667,6 +687,21 @@ class Talkative(MyCell):
         return h, h
 
 
+class Unpacking(MyCell):
+    """A cell that takes its state apart and does not tell that it has two arrays."""
+
+    def forward(self, x, state):
+        h, c = state
+        return h, c
+
+
+class Narrow(MyCell):
+    """A cell whose states are not as wide as it says."""
+
+    def forward(self, x, h):
+        return super().forward(x, h)[:, 1:]
+
+
 xs = np.zeros((T, B, D), "float32")
 WRONG = {
     "sizes": (lambda: nn.LSTM(3, 0), ArgumentError, "LSTM: hidden_size = 0"),
@@ -719,7 +754,17 @@ WRONG = {
         r"(?s)one MyCell for 2 layers.*lambda D: MyCell\(D, ...\)",
     ),
     "no input size": (lambda: nn.Recurrent(lambda D: MyCell(D, 4)), ArgumentError, "(?s)no input_size.*width of xs"),
-    "an output beside the state": (lambda: nn.Recurrent(Talkative(3, 4))(xs), ShapeError, "(?s)returned 2 arrays.*its first array is the output"),
+    "an output beside the state": (lambda: nn.Recurrent(Talkative(3, 4))(xs), ArgumentError, "(?s)Talkative returned 2 arrays.*whose first array is the output"),
+    "one array taken apart": (
+        lambda: nn.Recurrent(Unpacking(3, 4))(xs),
+        ArgumentError,
+        r"(?s)Unpacking takes its state apart.*self.state_sizes = \(H, ...\)",
+    ),
+    "another width than told": (
+        lambda: nn.Recurrent(Narrow(3, 4))(xs),
+        ShapeError,
+        r"(?s)changed the shape.*\(4, 4\).*\(4, 3\).*hidden_size",
+    ),
     "another width": (lambda: nn.Recurrent(lambda D: MyCell(D, 4), 2)(xs), ShapeError, r"Recurrent: xs must be \(T, B, D\) with D = 2"),
     "cells of different widths": (
         lambda: nn.Recurrent(lambda D: MyCell(D, D + 1), 3, 2),

@@ -157,7 +157,7 @@ def _checked(new: tuple[Any, ...], before: tuple[Any, ...], t: int) -> tuple[Any
                     f"scan: the step changed the shape of the state at t = {t}",
                     expected=f"{tuple(old.shape)}, as state {i} came in",
                     got=str(tuple(h.shape)),
-                    do="give an initial state of the shape that the step returns",
+                    do="give an initial state of the shape that the step returns; a cell tells it as hidden_size or state_sizes",
                 )
             )
     return new

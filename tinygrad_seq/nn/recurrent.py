@@ -109,7 +109,7 @@ class Recurrent(Module):
                     f"{who}: dropout={dropout} acts between layers, and there is but one",
                     do="num_layers=2, or nn.Dropout behind it",
                 ),
-                stacklevel=3,
+                stacklevel=4,
             )
         self.num_layers, self.batch_first, self.dropout, self.bidirectional = num_layers, batch_first, dropout, bidirectional
         self.directions = ("", "_reverse") if bidirectional else ("",)
@@ -151,23 +151,8 @@ class Recurrent(Module):
 
     def _run(self, layer: int, direction: str, xs: Any, state: Any, *, collect: bool, **options: Any) -> tuple[Any, ...]:
         """One layer in one direction: its states over time, the last one, and with `collect` its gates."""
-        cell = self._cell(layer, direction)
-        several = isinstance(state, tuple)
-        if not collect:
-            return scan(cell if not several else lambda x, *state: cell(x, state), xs, state, **options)
-        if "return_gates" not in inspect.signature(cell.forward).parameters:
-            raise ArgumentError(
-                message(
-                    f"Recurrent: return_gates=True, but {type(cell).__name__} has none to return",
-                    expected="forward(self, x, state, return_gates=False), which returns (state, gates) where it is True",
-                )
-            )
-
-        def step(x: Any, *state: Any) -> tuple[Any, ...]:
-            new, gates = cell(x, state if several else state[0], return_gates=True)
-            return (*new, gates) if several else (new, gates)
-
-        return scan(step, xs, state, collect=True, **options)
+        step = as_step(self._cell(layer, direction), isinstance(state, tuple), collect)
+        return scan(step, xs, state, collect=collect, **options)
 
     def _start(self, layer: int, direction: str, batch_size: int, like: Any) -> Any:
         """The state from which one layer starts in one direction."""
@@ -274,6 +259,45 @@ def checked_cell(cell: Any) -> Module:
             )
         )
     return cell
+
+
+def as_step(cell: Any, several: bool, collect: bool) -> Callable[..., Any]:
+    """The cell as `scan` calls a step: the arrays of a state go in one by one, and gates come out behind them."""
+    who = type(cell).__name__
+    if collect and "return_gates" not in inspect.signature(cell.forward).parameters:
+        raise ArgumentError(
+            message(
+                f"Recurrent: return_gates=True, but {who} has none to return",
+                expected="forward(self, x, state, return_gates=False), which returns (state, gates) where it is True",
+            )
+        )
+    words = {"return_gates": True} if collect else {}
+
+    def step(x: Any, *state: Any) -> Any:
+        try:
+            new = cell(x, state if several else state[0], **words)
+        except ValueError as cause:
+            if several or "to unpack" not in str(cause):
+                raise
+            raise one_array(f"{who} takes its state apart, but that is one array", who) from cause
+        new, *gates = new if collect else (new,)
+        arrays = new if isinstance(new, (tuple, list)) else (new,)
+        if len(arrays) > 1 and not several:
+            raise one_array(f"{who} returned {len(arrays)} arrays", who)
+        return (*arrays, *gates)
+
+    return step
+
+
+def one_array(headline: str, who: str) -> ArgumentError:
+    """The error of a cell that told a state of one array and uses it as several."""
+    return ArgumentError(
+        message(
+            f"Recurrent: {headline}",
+            expected=f"{who}(x, state) -> the new state, whose first array is the output",
+            do="a state of several arrays is told by self.state_sizes = (H, ...) in its __init__; an output beside it is none",
+        )
+    )
 
 
 def sizes_of(cell: Any) -> int | tuple[int, ...]:
