@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import numpy as np
 import pytest
 
 import tinygrad_seq as tg
-from tinygrad_seq import nn
+from tinygrad_seq import nn, twins
 from tinygrad_seq.errors import ArgumentError, ShapeError, UnknownNameError
 
 
@@ -303,6 +304,15 @@ def test_a_notebook_shows_the_summary_as_a_table_without_letting_names_through()
 def test_wrong_calls_say_what_to_write(call, error, says):
     with pytest.raises(error, match=f"(?s){says}"):
         call()
+
+
+@pytest.mark.parametrize("name", twins.MODULES)
+def test_a_method_of_pytorchs_modules_is_not_there_and_what_to_write_is(name):
+    with pytest.raises(UnknownNameError) as caught:
+        getattr(nn.Linear(3, 4), name)
+    assert twins.MODULES[name] in str(caught.value)
+    for method in re.findall(r"module\.(\w+)", twins.MODULES[name]):
+        assert callable(getattr(nn.Module, method))
 
 
 def test_a_users_own_module_keeps_pythons_words_for_its_constructor_and_gets_ours_for_its_parts():
