@@ -257,7 +257,9 @@ class Tensor(Value):
         return self.__deepcopy__({})
 
     def __reduce__(self) -> Any:
-        raise ArgumentError(message("pickle: a Tensor is never pickled", do="tg.save(x, path) writes a safetensors file, tg.load(path) reads it"))
+        raise ArgumentError(
+            message("pickle: a Tensor is never pickled", do="tg.save(x, path) writes a safetensors file, tg.load(path) reads it")
+        )
 
     def __repr__(self) -> str:
         kind = type(self).__name__
