@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -256,6 +257,13 @@ def test_the_bytes_reach_the_disk_before_the_name_and_the_folder_after_it(path, 
     monkeypatch.setattr(os, "replace", lambda a, b: (order.append("replace"), replace(a, b)))
     tg.save({"x": np.ones(3)}, path)
     assert order == ["file", "replace", "folder"]
+
+
+def test_threads_that_save_to_one_file_leave_one_of_their_states(path):
+    states = [{"a": np.full(5000, i), "step": i, "list": [i, {"b": np.full(3, float(i))}]} for i in range(40)]
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda state: tg.save(state, path), states))
+    assert is_one_state(tg.load(path)) and list(path.parent.iterdir()) == [path]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="makes a pipe")
