@@ -68,6 +68,13 @@ def test_the_gradient_passes_through_the_same_mask_and_is_linear(layer):
     np.testing.assert_allclose(tg.grad(g.sum(), [x])[0].numpy(), 2 * mask**2, rtol=1e-12)
 
 
+def test_recomputing_draws_the_same_mask():
+    x = tg.tensor(np.ones((30, 30)), requires_grad=True)
+    y = tg.recompute(nn.Dropout())(x)
+    y.sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), y.numpy())
+
+
 @each_layer
 def test_evaluation_and_p_0_are_the_identity_and_draw_nothing(layer):
     x, rng = tg.tensor(np.ones((5, 4, 3))), np.random.default_rng(0)

@@ -8,6 +8,7 @@ import pytest
 import tinygrad_seq as tg
 from tinygrad_seq import nn
 from tinygrad_seq.errors import ArgumentError, ShapeError
+from tinygrad_seq.fusion import expand
 from tinygrad_seq.nn import functional as F
 from tinygrad_seq.testing import check_grads
 
@@ -134,6 +135,13 @@ def test_batch_norm_to_second_order(shape):
 
 def test_group_norm_to_second_order():
     check_grads(lambda x, w, b: F.group_norm(x, 2, w, b), [draw(2, 4, 3), draw(4), draw(4)])
+
+
+@pytest.mark.parametrize("weight", [True, False])
+def test_a_kernel_opens_into_its_equation(weight):
+    a, w = tg.tensor(draw(3, 6), requires_grad=True), nn.Parameter(draw(6)) if weight else None
+    for y in (F.layer_norm(a, 6, w, w), F.rms_norm(a, 6, w), F.batch_norm(a, None, None, training=True)):
+        expand(y.node)  # it refuses where kernel and equation disagree
 
 
 def test_layer_norm_is_exact_far_from_zero():
