@@ -155,19 +155,19 @@ class Recurrent(Module):
         return scan(step, xs, state, collect=collect, **options)
 
     def _start(self, layer: int, direction: str, batch_size: int, like: Any) -> Any:
-        """The state from which one layer starts in one direction."""
+        """The state from which one layer starts in one direction; `like` has the dtype and the device of the numbers around."""
         cell = self._cell(layer, direction)
         if hasattr(cell, "initial_state"):
             state = cell.initial_state(batch_size)
             return tuple(state) if isinstance(state, list) else state
-        return zero_state(sizes_of(cell), (batch_size,), next(cell.parameters(), like))
+        return zero_state(sizes_of(cell), (batch_size,), like)
 
     def _cell(self, layer: int, direction: str) -> Any:
         return self.cells[layer * len(self.directions) + self.directions.index(direction)]
 
     def initial_state(self, batch_size: int) -> Any:
         """The state from which the network starts where none is given: (L, B, H), or a tuple of such arrays."""
-        like = np.zeros(0, np.float32)
+        like = next(self.parameters(), np.zeros(0, np.float32))
         starts = [self._start(layer, d, batch_size, like) for layer in range(self.num_layers) for d in self.directions]
         return each(lambda *layers: stack(layers), *starts)
 
