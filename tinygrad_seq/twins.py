@@ -91,7 +91,7 @@ LAYERS = {  # as tg.nn.name, tg.nn.functional.name, tg.optim.name and tg.optim.l
 MODULES = {  # as module.name
     "add_module": "setattr(module, name, layer), or a list or a dict of layers as an attribute", "bfloat16": "module.to(tg.float32)",
     "compile": "leave it out", "cpu": "module.to('cpu')", "cuda": "module.to('cuda')", "double": "module.to(tg.float64)",
-    "float": "module.to(tg.float32)", "get_buffer": "dict(module.named_buffers())[path]", "half": "module.to(tg.float16)",
+    "flatten_parameters": "leave it out", "float": "module.to(tg.float32)", "get_buffer": "dict(module.named_buffers())[path]", "half": "module.to(tg.float16)",
     "register_buffer": "self.name = tg.tensor(data): a Tensor as an attribute is a buffer; as self._name it is not saved",
     "register_forward_pre_hook": "a method forward of a subclass that calls super().forward", "register_module": "self.name = layer",
     "register_full_backward_hook": "a hook of a tensor: y.register_hook(f)", "register_parameter": "self.name = nn.Parameter(data)",
