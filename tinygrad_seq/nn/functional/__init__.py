@@ -25,6 +25,12 @@ from .activation import (
     softplus as softplus,
     softsign as softsign,
 )
+from .adaptive import (
+    adaptive_avg_pool1d as adaptive_avg_pool1d,
+    adaptive_avg_pool2d as adaptive_avg_pool2d,
+    adaptive_max_pool1d as adaptive_max_pool1d,
+    adaptive_max_pool2d as adaptive_max_pool2d,
+)
 from .attention import (
     additive_attention as additive_attention,
     bilinear_attention as bilinear_attention,
@@ -55,10 +61,6 @@ from .loss import (
 )
 from .norm import batch_norm as batch_norm, group_norm as group_norm, layer_norm as layer_norm, rms_norm as rms_norm
 from .pooling import (
-    adaptive_avg_pool1d as adaptive_avg_pool1d,
-    adaptive_avg_pool2d as adaptive_avg_pool2d,
-    adaptive_max_pool1d as adaptive_max_pool1d,
-    adaptive_max_pool2d as adaptive_max_pool2d,
     avg_pool1d as avg_pool1d,
     avg_pool2d as avg_pool2d,
     max_pool1d as max_pool1d,

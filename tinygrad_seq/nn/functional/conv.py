@@ -25,6 +25,7 @@ from ...graph import raw
 from ...ops import broadcast_to, expand_dims, reshape, squeeze
 from ...ops.joining import as_array
 from ...primitives import defvjp, primitive
+from . import depthwise
 from .windows import Margins, Sizes, as_rows, channels_last, channels_second, check_fits, columns, per_axis, places, taps
 
 
@@ -121,6 +122,8 @@ def _conv_weight(x: Any, g: Any, /, kernel: Sizes, stride: Sizes, padding: Margi
     module = backend.array_module(x)
     x, g = channels_last(x), module.ascontiguousarray(channels_last(g))
     inputs, outputs = x.shape[-1] // groups, g.shape[-1] // groups
+    if groups > 1 and inputs == outputs == 1:
+        return depthwise.weight_gradient(x, g, kernel, stride, padding, dilation)
     w = module.zeros((groups, math.prod(kernel) * inputs, outputs), np.result_type(x.dtype, g.dtype))
     for part, rows in columns(x, kernel, stride, padding, dilation, groups):
         w += rows.swapaxes(1, 2) @ as_rows(g[part], groups)
@@ -170,6 +173,8 @@ def _matrix(w: Any) -> Any:
 def _correlate(x: Any, w: Any, b: Any, stride: Sizes, padding: Margins, dilation: Sizes) -> Any:
     """x (N, C, *S), w (groups, outputs, inputs, *K) -> (N, groups * outputs, *places). The product reads its columns from the cache."""
     (groups, outputs), kernel, x = w.shape[:2], w.shape[3:], channels_last(x)
+    if groups > 1 and w.shape[1:3] == (1, 1):
+        return channels_second(depthwise.correlate(x, w, b, stride, padding, dilation))
     count = places(x.shape[1:-1], kernel, stride, padding, dilation)
     y = backend.array_module(x).empty((len(x), *count, groups * outputs), np.result_type(x.dtype, w.dtype))
     matrix = _matrix(w)

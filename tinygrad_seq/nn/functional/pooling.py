@@ -6,19 +6,29 @@ of laying back is the same choice, or sum, again. At a tie the first maximum of 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from ... import backend
-from ...errors import ArgumentError, ShapeError, describe, message
-from ...graph import Value, box, raw
-from ...ops import expand_dims, mean, reshape, squeeze, sum, take, take_along_axis, where
+from ...errors import ArgumentError, ShapeError, message
+from ...graph import raw
 from ...ops.joining import as_array
 from ...primitives import defvjp, primitive
-from .windows import Margins, Sizes, channels_last, channels_second, check_fits, padded, per_axis, places, taps
+from .windows import (
+    Margins,
+    Sizes,
+    as_given,
+    channels_last,
+    channels_second,
+    check_fits,
+    padded,
+    per_axis,
+    places,
+    taps,
+    with_batch,
+)
 
 
 def max_pool1d(
@@ -86,38 +96,6 @@ def avg_pool2d(
     x (N, C, H, W) or (C, H, W) -> (N, C, H', W'); the rest as in `avg_pool1d`.
     """
     return _avg_pool_over("avg_pool2d", 2, x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
-
-
-def adaptive_avg_pool1d(x: Any, output_size: Any) -> Any:
-    """The means of `output_size` windows that cover the axis: window i goes from floor(i L / n) to ceil((i + 1) L / n).
-
-    x (N, C, L) or (C, L) -> (N, C, output_size) or (C, output_size).
-    """
-    return _adaptive_avg("adaptive_avg_pool1d", 1, x, output_size)
-
-
-def adaptive_avg_pool2d(x: Any, output_size: Any) -> Any:
-    """The means of windows that cover both axes, as in `adaptive_avg_pool1d`; an output size of None keeps that axis.
-
-    x (N, C, H, W) or (C, H, W) -> (N, C, *output_size) or (C, *output_size).
-    """
-    return _adaptive_avg("adaptive_avg_pool2d", 2, x, output_size)
-
-
-def adaptive_max_pool1d(x: Any, output_size: Any, return_indices: bool = False) -> Any:
-    """The largest numbers of `output_size` windows that cover the axis: window i goes from floor(i L / n) to ceil((i + 1) L / n).
-
-    x (N, C, L) or (C, L) -> (N, C, output_size) or (C, output_size); with return_indices=True also where they stand.
-    """
-    return _adaptive_max("adaptive_max_pool1d", 1, x, output_size, return_indices)
-
-
-def adaptive_max_pool2d(x: Any, output_size: Any, return_indices: bool = False) -> Any:
-    """The largest numbers of windows that cover both axes, as in `adaptive_max_pool1d`; an output size of None keeps that axis.
-
-    x (N, C, H, W) or (C, H, W) -> (N, C, *output_size) or (C, *output_size); indices count row by row.
-    """
-    return _adaptive_max("adaptive_max_pool2d", 2, x, output_size, return_indices)
 
 
 # ---- Maxima ------------------------------------------------------------------------------------------------------------------------
@@ -191,11 +169,11 @@ def _max_pool_over(
     dilation = per_axis(who, "dilation", dilation, axes)
     kernel, stride, margins = _settings(who, axes, x, kernel, stride, padding, dilation, ceil)
     how = {"kernel": kernel, "stride": stride, "margins": margins, "dilation": dilation}
-    batch = _batch(who, axes, x)
+    batch = with_batch(who, axes, x)
     y = _max_pool(batch, **how)
     if not indices:
-        return _as_given(y, x)
-    return _as_given(y, x), _as_given(_winning_places(batch, y, **how), x)
+        return as_given(y, x)
+    return as_given(y, x), as_given(_winning_places(batch, y, **how), x)
 
 
 def _seen(x: Any, kernel: Sizes, stride: Sizes, margins: Margins, dilation: Sizes, fill: float) -> list[Any]:
@@ -252,7 +230,7 @@ def _avg_pool_over(
     kernel, stride, margins = _settings(who, axes, x, kernel, stride, padding, (1,) * axes, ceil)
     if divisor is not None and (isinstance(divisor, bool) or not isinstance(divisor, (int, np.integer)) or not divisor):
         raise ArgumentError(message(f"{who}: divisor_override = {divisor!r}", expected="an integer other than 0, or None"))
-    total = _window_sum(_batch(who, axes, x), kernel=kernel, stride=stride, margins=margins)
+    total = _window_sum(with_batch(who, axes, x), kernel=kernel, stride=stride, margins=margins)
     counts: Any = np.ones((), np.int64)
     for n, k, s, (before, _), count in zip(x.shape[-axes:], kernel, stride, margins, total.shape[2:], strict=True):
         start = np.arange(count) * s - before
@@ -261,75 +239,17 @@ def _avg_pool_over(
     if divisor is None and counts.min() == counts.max():
         divisor = counts.max()
     by = int(divisor) if divisor is not None else backend.array_module(raw(x)).asarray(counts.astype(raw(total).dtype))
-    return _as_given(total / by, x)
-
-
-# ---- Windows that cover the axis ------------------------------------------------------------------------------------------------------
-
-
-def _adaptive_avg(who: str, axes: int, x: Any, output_size: Any) -> Any:
-    x = as_array(x)
-    y, size, count = _batch(who, axes, x), x.shape[-axes:], _output_size(who, axes, x, output_size)
-    if all(n % m == 0 for n, m in zip(size, count, strict=True)):  # windows of one size, side by side
-        cut = reshape(y, (*y.shape[:2], *(part for n, m in zip(size, count, strict=True) for part in (m, n // m))))
-        return _as_given(mean(cut, axis=tuple(range(3, cut.ndim, 2))), x)
-    module = backend.array_module(raw(x))
-    for axis, (n, m) in enumerate(zip(size, count, strict=True), 2):
-        start, end = _windows_that_cover(n, m)
-        at = start[:, None] + np.arange((end - start).max())  # (places, taps)
-        after = (1,) * (axes + 1 - axis)
-        inside = module.asarray((at < end[:, None]).reshape(*at.shape, *after))
-        lengths = module.asarray((end - start).astype(raw(x).dtype).reshape(-1, *after))
-        y = sum(where(inside, take(y, np.minimum(at, n - 1), axis), 0), axis=axis + 1) / lengths
-    return _as_given(y, x)
-
-
-def _adaptive_max(who: str, axes: int, x: Any, output_size: Any, indices: bool) -> Any:
-    x = as_array(x)
-    batch, size, count = _batch(who, axes, x), x.shape[-axes:], _output_size(who, axes, x, output_size)
-    seen = np.zeros((1, 1), np.int64)  # (places, taps): the axes of space counted in one row
-    for n, m in zip(size, count, strict=True):
-        start, end = _windows_that_cover(n, m)
-        at = np.minimum(start[:, None] + np.arange((end - start).max()), end[:, None] - 1)  # one seen twice is no larger
-        seen = (seen[:, None, :, None] * n + at[None, :, None, :]).reshape(len(seen) * m, -1)
-    row = reshape(batch, (*batch.shape[:2], math.prod(size)))
-    module = backend.array_module(raw(x))
-    seen = module.asarray(seen)
-    winner = raw(row)[..., seen].argmax(-1)  # (N, C, places)
-    found = seen[module.arange(len(seen)), winner]
-    y = reshape(take_along_axis(row, found, -1), (*batch.shape[:2], *count))
-    if not indices:
-        return _as_given(y, x)
-    return _as_given(y, x), _as_given(_like(found.reshape(y.shape), x), x)
-
-
-def _windows_that_cover(n: int, count: int) -> tuple[Any, Any]:
-    """Where `count` windows begin and end that cover n elements."""
-    i = np.arange(count)
-    return i * n // count, -(-(i + 1) * n // count)
+    return as_given(total / by, x)
 
 
 # ---- What the caller said ------------------------------------------------------------------------------------------------------------
-
-
-def _batch(who: str, axes: int, x: Any) -> Any:
-    """x with its batch axis, which it may lack."""
-    if x.ndim not in (axes + 1, axes + 2):
-        shapes = "(N, C, L) or (C, L)" if axes == 1 else "(N, C, H, W) or (C, H, W)"
-        raise ShapeError(message(f"{who}: x has {x.ndim} axes", expected=shapes, got=f"x {describe(raw(x))}"))
-    return x if x.ndim == axes + 2 else expand_dims(x, 0)
-
-
-def _as_given(y: Any, x: Any) -> Any:
-    """y without its batch axis, if x has none."""
-    return y if y.ndim == x.ndim else squeeze(y, 0)
 
 
 def _settings(
     who: str, axes: int, x: Any, kernel: Any, stride: Any, padding: Any, dilation: Sizes, ceil: bool
 ) -> tuple[Sizes, Sizes, Margins]:
     """Kernel, stride and margins, for each axis."""
-    _batch(who, axes, x)
+    with_batch(who, axes, x)
     kernel = per_axis(who, "kernel_size", kernel, axes)
     stride = kernel if stride is None else per_axis(who, "stride", stride, axes)
     padding = per_axis(who, "padding", padding, axes, 0)
@@ -355,19 +275,6 @@ def _ceil(n: int, k: int, s: int, p: int, d: int) -> int:
     reach = d * (k - 1) + 1
     last = -(-(n + 2 * p - reach) // s) * s
     return (last if last < n + p else last - s) + reach - n - p
-
-
-def _output_size(who: str, axes: int, x: Any, output_size: Any) -> Sizes:
-    _batch(who, axes, x)
-    several = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size,) * axes
-    if len(several) == axes:
-        several = tuple(n if m is None else m for n, m in zip(x.shape[-axes:], several, strict=True))
-    return per_axis(who, "output_size", several, axes)
-
-
-def _like(found: Any, x: Any) -> Any:
-    """Indices, as a constant Tensor where x is a Tensor."""
-    return box(found, None) if isinstance(x, Value) else found
 
 
 def _whole(size: Sizes, margins: Margins) -> Sizes:

@@ -18,7 +18,7 @@ from ...errors import ArgumentError, ShapeError, describe, message
 from ...graph import raw
 from ...ops import repeat, take
 from ...ops.joining import as_array
-from .pooling import adaptive_avg_pool1d, adaptive_avg_pool2d
+from .adaptive import adaptive_avg_pool1d, adaptive_avg_pool2d
 from .windows import per_axis
 
 LINEAR = {"linear": 1, "bilinear": 2}  # mode -> how many axes of space it is for

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from ... import backend
-from ...errors import ArgumentError, ShapeError, message
+from ...errors import ArgumentError, ShapeError, describe, message
+from ...graph import raw
+from ...ops import expand_dims, squeeze
 
 Sizes = tuple[int, ...]
 Margins = tuple[tuple[int, int], ...]  # before and after, for each axis of space; a negative margin cuts off
@@ -57,6 +59,19 @@ def check_fits(who: str, size: Sizes, kernel: Sizes, stride: Sizes, margins: Mar
                 do="more padding, a smaller kernel, or fewer layers that halve the size",
             )
         )
+
+
+def with_batch(who: str, axes: int, x: Any) -> Any:
+    """x with its batch axis, which the caller may have left out."""
+    if x.ndim not in (axes + 1, axes + 2):
+        shapes = "(N, C, L) or (C, L)" if axes == 1 else "(N, C, H, W) or (C, H, W)"
+        raise ShapeError(message(f"{who}: x has {x.ndim} axes", expected=shapes, got=f"x {describe(raw(x))}"))
+    return x if x.ndim == axes + 2 else expand_dims(x, 0)
+
+
+def as_given(y: Any, x: Any) -> Any:
+    """y without its batch axis, if x has none."""
+    return y if y.ndim == x.ndim else squeeze(y, 0)
 
 
 # ---- Memory ------------------------------------------------------------------------------------------------------------------------
@@ -121,14 +136,14 @@ def columns(
         seen = windows(padded(x[some], margins), kernel, stride, dilation)  # (n, *places, *kernel, C)
         for rows in _pieces(first, most):
             by_group = _by_group(seen[:, rows], groups)  # (groups, n, *places, *kernel, C/groups)
-            if C == groups:  # a run of places is longer than one of taps: the transpose is laid out
+            if groups == C:  # runs of places are longer than runs of taps: the transpose is laid out
                 by_group = by_group.transpose(0, *range(len(kernel) + 2, by_group.ndim), *range(1, len(kernel) + 2))
             matrix = memory[: by_group.size]
             matrix.reshape(by_group.shape)[...] = by_group
             summed = math.prod(kernel) * C // groups
             yield (
                 (some, rows),
-                (matrix.reshape(groups, summed, -1).swapaxes(1, 2) if C == groups else matrix.reshape(groups, -1, summed)),
+                (matrix.reshape(groups, summed, -1).swapaxes(1, 2) if groups == C else matrix.reshape(groups, -1, summed)),
             )
 
 
@@ -142,6 +157,12 @@ def _by_group(x: Any, groups: int) -> Any:
     """(..., groups * channels) -> (groups, ..., channels), a view."""
     x = x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
     return x.transpose(x.ndim - 2, *range(x.ndim - 2), x.ndim - 1)
+
+
+def pieces(x: Any, share: int) -> Iterator[slice]:
+    """The first axis of x, so much at a time as takes a share of the cache, one over `share`."""
+    budget = COLUMNS["cpu" if type(x) is np.ndarray else "device"] // share
+    return _pieces(len(x), max(1, budget * max(1, len(x)) // max(1, x.size * x.dtype.itemsize)))
 
 
 def _pieces(n: int, most: int) -> Iterator[slice]:
