@@ -253,21 +253,17 @@ def _check(container: Module, module: Any, name: str = "0") -> None:
     """Raise unless `module` is a module and `name` one that an attribute of the container can have."""
     who = type(container).__name__
     if not isinstance(module, Module):
-        function = callable(module) and not isinstance(module, type)
-        raise ArgumentError(
-            message(
-                f"{who}: {describe(module)} is no module",
-                expected="modules",
-                do="a Module whose forward calls the function"
-                if function
-                else "make one: Linear(...)"
-                if isinstance(module, type)
-                else f"{who}(*layers)"
-                if isinstance(module, (list, tuple)) and isinstance(container, Sequential)
-                else "",
-            )
-        )
+        raise ArgumentError(message(f"{who}: {describe(module)} is no module", expected="modules", do=_instead_of(module)))
     taken = isinstance(name, str) and name not in vars(container) and hasattr(container, name)
     if not isinstance(name, str) or not name or "." in name or taken:
         reason = "is the name of a method or attribute" if taken else "can be no name"
         raise ArgumentError(message(f"{who}: {name!r} {reason}", expected="a name without dots, other than those of a Module"))
+
+
+def _instead_of(found: Any) -> str:
+    """What to write in place of what is no module."""
+    if isinstance(found, type):
+        return "make one of the class: Linear(...)"
+    if isinstance(found, (list, tuple)):
+        return "Sequential(*layers), ModuleList(layers)"
+    return "a Module whose forward calls the function" if callable(found) else ""
