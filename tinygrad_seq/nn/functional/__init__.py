@@ -7,6 +7,7 @@ import sys as _sys
 import typing as _typing
 
 from ... import twins as _twins
+from . import dynamics as dynamics
 from .activation import (
     elu as elu,
     gelu as gelu,
