@@ -363,3 +363,86 @@ def test_many_classes_are_worked_off_in_blocks():
     p /= p.sum(1, keepdims=True)
     p[np.arange(50), y] -= 1
     np.testing.assert_allclose(a.grad.numpy(), p / 50, rtol=2e-5, atol=1e-9)
+
+
+# ---- The loss of a sequence ----------------------------------------------------------------------------------------------------------
+
+T = 6
+lengths = np.array([6, 0, 3, 1])
+scores, words = rng.standard_normal((T, 4, C)), rng.integers(0, C, (T, 4))
+SEQUENCES = {
+    "cross_entropy": (F.cross_entropy, scores, words, {"label_smoothing": 0.1}),
+    "cross_entropy, weighted": (F.cross_entropy, scores, words, {"weight": weight}),
+    "nll_loss": (F.nll_loss, scores, words, {}),
+    "mse_loss": (F.mse_loss, scores, rng.standard_normal((T, 4, C)), {}),
+    "binary_cross_entropy_with_logits": (F.binary_cross_entropy_with_logits, scores[..., 0], rng.random((T, 4)), {}),
+}
+each_sequence = pytest.mark.parametrize("name", SEQUENCES)
+
+
+@pytest.mark.parametrize("unfold", [False, True], ids=["at once", "step by step"])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@each_sequence
+def test_the_loss_of_a_padded_batch_is_that_of_its_rows_and_padding_learns_nothing(name, reduction, unfold):
+    loss, outputs, targets, options = SEQUENCES[name]
+    padding = np.arange(T)[:, None] >= lengths
+    outputs, targets = outputs.copy(), targets.copy()
+    single = [loss(outputs[:n, b], targets[:n, b], reduction="none", **options) for b, n in enumerate(lengths)]
+    count = sum(each.size for each in single)
+    gradients = np.zeros_like(outputs)
+    for b, n in enumerate(lengths):
+        row = tg.tensor(outputs[:n, b], requires_grad=True)
+        loss(row, targets[:n, b], reduction="none", **options).sum().backward()
+        gradients[:n, b] = row.grad.numpy()
+    outputs[padding], targets[padding] = np.nan, -7 if targets.dtype.kind == "i" else np.nan
+    o = tg.tensor(outputs, requires_grad=True)
+    with tg.unfolded() if unfold else contextlib.nullcontext():
+        y = F.over_time(loss, o, targets, lengths, reduction, **options)
+    y.sum().backward()
+    if reduction == "none":
+        for b, n in enumerate(lengths):
+            np.testing.assert_allclose(y.numpy()[:n, b], single[b], rtol=1e-12)
+            assert not y.numpy()[n:, b].any()
+    else:
+        total = sum(each.sum() for each in single)
+        np.testing.assert_allclose(y.item(), total / count if reduction == "mean" else total, rtol=1e-12)
+    np.testing.assert_allclose(o.grad.numpy(), gradients / count if reduction == "mean" else gradients, atol=1e-14)
+    assert (o.grad.numpy()[padding] == 0).all()
+
+
+@each_sequence
+def test_unfolded_there_is_one_loss_for_each_step_and_they_add_up(name):
+    loss, outputs, targets, options = SEQUENCES[name]
+    o = tg.tensor(outputs, requires_grad=True)
+    at_once = F.over_time(loss, o, targets, **options)
+    with tg.unfolded():
+        total = F.over_time(loss, o, targets, **options)
+    (stacked,) = [node for node in tg.graph.toposort([total]) if node.prim is not None and node.prim.name == "stack"]
+    steps = stacked.args
+    assert [node.frame.time for node in steps] == list(range(1, T + 1))
+    assert {node.frame.parent.owner for node in steps} == {"over_time"}
+    each = [float(tg.graph.value_of(node)) for node in steps]
+    np.testing.assert_allclose(sum(each), at_once.item(), rtol=1e-12)
+    count = loss(outputs, targets, reduction="none", **options).size
+    np.testing.assert_allclose(each, [loss(a, b, reduction="sum", **options) / count for a, b in zip(outputs, targets)], rtol=1e-12)
+
+
+def test_without_lengths_it_is_the_loss_itself():
+    assert F.over_time(F.cross_entropy, scores, words) == F.cross_entropy(scores, words)
+    np.testing.assert_array_equal(F.over_time(F.mse_loss, scores, 0 * scores, reduction="none"), scores**2)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "says"),
+    [
+        (lambda: F.over_time(F.cross_entropy, scores, words[:3]), ShapeError, r"targets \(3, 4\) do not fit outputs \(6, 4, 5\)"),
+        (lambda: F.over_time(F.cross_entropy, scores, words, [1, 2]), ShapeError, "one for each row"),
+        (lambda: F.over_time(F.cross_entropy, scores, words, [1, 2, 3, 7]), ShapeError, r"0 \.\.\. T = 6"),
+        (lambda: F.over_time(F.cross_entropy, scores, words, axis=1), ArgumentError, "from the end"),
+        (lambda: F.over_time("cross_entropy", scores, words), ArgumentError, "no function"),
+        (lambda: F.over_time(F.cross_entropy, scores, words, reduction="average"), ArgumentError, "'mean', 'sum' or 'none'"),
+    ],
+)
+def test_a_wrong_call_of_over_time_says_what_was_expected(call, error, says):
+    with pytest.raises(error, match=says):
+        call()

@@ -36,7 +36,6 @@ from .attention import (
     additive_attention as additive_attention,
     bilinear_attention as bilinear_attention,
     multi_head_attention as multi_head_attention,
-    scaled_dot_product_attention as scaled_dot_product_attention,
 )
 from .conv import (
     conv1d as conv1d,
@@ -45,6 +44,13 @@ from .conv import (
     conv_transpose2d as conv_transpose2d,
 )
 from .ctc import ctc_loss as ctc_loss
+from .ctc_decoding import (
+    collapse as collapse,
+    ctc_beam_search as ctc_beam_search,
+    ctc_greedy_decode as ctc_greedy_decode,
+    edit_distance as edit_distance,
+    label_error_rate as label_error_rate,
+)
 from .dropout import (
     dropout as dropout,
     dropout1d as dropout1d,
@@ -61,6 +67,7 @@ from .loss import (
     nll_loss as nll_loss,
 )
 from .norm import batch_norm as batch_norm, group_norm as group_norm, layer_norm as layer_norm, rms_norm as rms_norm
+from .over_time import over_time as over_time
 from .pooling import (
     avg_pool1d as avg_pool1d,
     avg_pool2d as avg_pool2d,
@@ -87,6 +94,7 @@ from .gru import (
 )  # fmt: skip
 from .taps import narx_step as narx_step, taps_step as taps_step
 from .rnn import RNNGradients as RNNGradients, rnn_bptt as rnn_bptt, rnn_step as rnn_step
+from .scaled_dot_product import scaled_dot_product_attention as scaled_dot_product_attention
 from .similarity import (
     cosine_embedding_loss as cosine_embedding_loss,
     cosine_similarity as cosine_similarity,

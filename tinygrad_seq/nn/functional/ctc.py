@@ -116,9 +116,9 @@ def _ctc(log_probs: Any, labels: Any, skips: Any, T_b: Any, S_b: Any, /) -> Any:
     y = np.take_along_axis(log_probs, labels[None], axis=-1)  # (T, B, 2S + 1)
     alpha = _alphas(y, skips)
     rows = xp.arange(len(T_b))
-    last = alpha[T_b - 1, rows, 2 * S_b]
-    symbol = where(S_b > 0, alpha[T_b - 1, rows, xp.maximum(2 * S_b - 1, 0)], -math.inf)
-    log_p = where(T_b > 0, np.logaddexp(last, symbol), where(S_b > 0, -math.inf, 0)).astype(y.dtype)
+    last = where(T_b > 0, alpha[T_b - 1, rows, 2 * S_b], where(S_b > 0, -math.inf, 0))
+    symbol = where((T_b > 0) & (S_b > 0), alpha[T_b - 1, rows, xp.maximum(2 * S_b - 1, 0)], -math.inf)
+    log_p = np.logaddexp(last, symbol).astype(y.dtype)
     return -log_p, (alpha, log_p)
 
 
@@ -136,12 +136,13 @@ def _alphas(y: Any, skips: Any) -> Any:
     alpha[0, :, 2:4] = y[0, :, :2]
     barred = where(skips, 0, -math.inf).astype(y.dtype)
     skipped = xp.empty((B, states), y.dtype)
-    for t in range(1, T):
-        before, now = alpha[t - 1], alpha[t, :, 2:]
-        np.logaddexp(before[:, 2:], before[:, 1:-1], out=now)
-        np.add(before[:, :-2], barred, out=skipped)
-        np.logaddexp(now, skipped, out=now)
-        now += y[t]
+    with np.errstate(invalid="ignore"):  # behind the end of a row there may be NaN
+        for t in range(1, T):
+            before, now = alpha[t - 1], alpha[t, :, 2:]
+            np.logaddexp(before[:, 2:], before[:, 1:-1], out=now)
+            np.add(before[:, :-2], barred, out=skipped)
+            np.logaddexp(now, skipped, out=now)
+            now += y[t]
     return alpha[:, :, 2:]
 
 
