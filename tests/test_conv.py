@@ -136,19 +136,21 @@ def test_the_weight_receives_the_sum_over_its_places():
     np.testing.assert_allclose(shared.grad.numpy(), alone, rtol=1e-12)
 
 
-def test_pieces_change_no_number(monkeypatch):
+@pytest.mark.parametrize(("weight", "groups"), [((6, 4, 3, 3), 1), ((6, 2, 3, 3), 2), ((4, 1, 3, 3), 4)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_pieces_change_no_number(monkeypatch, weight, groups, stride):
     rng = np.random.default_rng(0)
-    x, w, g = rng.standard_normal((3, 4, 9, 8)), rng.standard_normal((6, 2, 3, 3)), rng.standard_normal((3, 6, 5, 4))
+    x, w = rng.standard_normal((5, 4, 9, 8)), rng.standard_normal(weight)
 
-    def gradients(columns: int) -> list[np.ndarray]:
-        monkeypatch.setitem(windows.COLUMNS, "cpu", columns)
+    def gradients(cache: int) -> list[np.ndarray]:
+        monkeypatch.setitem(windows.CACHE, "cpu", cache)
         leaves = [tg.tensor(a, requires_grad=True) for a in (x, w)]
-        y = F.conv2d(*leaves, stride=2, padding=1, groups=2)
-        return [y.numpy(), *(h.numpy() for h in tg.grad((y * g).sum(), leaves))]
+        y = F.conv2d(*leaves, stride=stride, padding=1, groups=groups)
+        return [y.numpy(), *(h.numpy() for h in tg.grad((tg.sin(y) * y).sum(), leaves))]
 
-    for whole, rows, images in zip(gradients(2**30), gradients(1), gradients(2**14), strict=True):
-        np.testing.assert_allclose(rows, whole, rtol=1e-12, atol=1e-13)
-        np.testing.assert_allclose(images, whole, rtol=1e-12, atol=1e-13)
+    for whole, rows, images in zip(gradients(2**30), gradients(1), gradients(2**15), strict=True):
+        np.testing.assert_allclose(rows, whole, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(images, whole, rtol=1e-12, atol=1e-12)
 
 
 # ---- Derivatives ---------------------------------------------------------------------------------------------------------------------
@@ -240,9 +242,9 @@ def test_layers_equal_pytorch_in_numbers_names_and_print(name, sizes, options, d
     ours, theirs = getattr(nn, name)(*sizes, **options, rng=0), getattr(torch.nn, name)(*sizes, **options)
     assert repr(ours) == repr(theirs)
     x = np.random.default_rng(0).standard_normal((2, 4, 8, 7)[: 3 if "1d" in name else 4])
-    for given in (x, x[0]):  # a batch, and one without its axis
+    for one in (x, x[0]):  # a batch, and one without its axis
         theirs.zero_grad()
-        torch_peer.module_agrees(ours, theirs, given, dtype=dtype)
+        torch_peer.module_agrees(ours, theirs, one, dtype=dtype)
 
 
 @pytest.mark.torch
@@ -300,12 +302,13 @@ def test_float32_stays_float32(name):
     assert {t.dtype.name for t in (y, x.grad, layer.weight.grad, layer.bias.grad)} == {"float32"}
 
 
-def test_an_empty_batch_gives_an_empty_batch():
-    layer = nn.Conv2d(2, 4, 3, rng=0)
+@pytest.mark.parametrize("options", [{}, {"groups": 2}, {"stride": 2}])
+def test_an_empty_batch_gives_an_empty_batch(options):
+    layer = nn.Conv2d(2, 2, 3, **options, rng=0)
     x = tg.tensor(np.ones((0, 2, 5, 5), np.float32), requires_grad=True)
     y = layer(x)
     y.sum().backward()
-    assert y.shape == (0, 4, 3, 3) and x.grad.shape == (0, 2, 5, 5) and not layer.weight.grad.numpy().any()
+    assert y.shape[:2] == (0, 2) and x.grad.shape == (0, 2, 5, 5) and not layer.weight.grad.numpy().any()
 
 
 def test_a_list_is_an_array():

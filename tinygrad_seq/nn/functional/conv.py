@@ -26,7 +26,7 @@ from ...ops import broadcast_to, expand_dims, reshape, squeeze
 from ...ops.joining import as_array
 from ...primitives import defvjp, primitive
 from . import depthwise
-from .windows import Margins, Sizes, as_rows, channels_last, channels_second, check_fits, columns, per_axis, places, taps
+from .windows import Margins, Sizes, as_rows, channels_last, channels_second, check_fits, columns, per_axis, pieces, places, taps
 
 
 def conv1d(x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Any:
@@ -188,19 +188,17 @@ def _correlate(x: Any, w: Any, b: Any, stride: Sizes, padding: Margins, dilation
 def _lay(g: Any, w: Any, size: Sizes, stride: Sizes, padding: Margins, dilation: Sizes) -> Any:
     """g (N, O, *places), w (groups, outputs, inputs, *K) -> (N, C, *size): each place adds its copies of the kernel to the output."""
     groups, _, inputs, *kernel = w.shape
-    g = backend.array_module(g).ascontiguousarray(channels_last(g))
+    N, *count, _ = (g := backend.array_module(g).ascontiguousarray(channels_last(g))).shape
     whole = [n + before + max(after, 0) for n, (before, after) in zip(size, padding, strict=True)]
-    x = backend.array_module(g).zeros((len(g), *whole, groups * inputs), np.result_type(g.dtype, w.dtype))
+    x = backend.array_module(g).zeros((N, *whole, groups, inputs), np.result_type(g.dtype, w.dtype))
     matrix = _matrix(w).swapaxes(1, 2)  # (groups, outputs, K * inputs)
-    to = list(taps(x, tuple(kernel), stride, dilation, g.shape[1:-1]))
-    for image in range(len(g)):
-        laid = as_rows(g[image], groups) @ matrix
-        laid = laid.reshape(groups, *g.shape[1:-1], len(to), inputs)
+    to = list(taps(x, tuple(kernel), stride, dilation, tuple(count)))
+    for some in pieces(N, math.prod((*count, groups, inputs, *kernel)) * x.dtype.itemsize, x):
+        laid = (as_rows(g[some], groups) @ matrix).reshape(groups, -1, *count, len(to), inputs)
         for tap, place in enumerate(to):
-            for group in range(groups):
-                place[image, ..., group * inputs : (group + 1) * inputs] += laid[group, ..., tap, :]
+            place[some] += np.moveaxis(laid[..., tap, :], 0, -2)
     inner = (slice(before, before + n) for n, (before, _) in zip(size, padding, strict=True))
-    return channels_second(x[(slice(None), *inner)])
+    return channels_second(x.reshape(N, *whole, groups * inputs)[(slice(None), *inner)])
 
 
 # ---- What the caller said ------------------------------------------------------------------------------------------------------------

@@ -46,5 +46,5 @@ def _seen(
     x: Any, kernel: Sizes, stride: Sizes, margins: Margins, dilation: Sizes, count: Sizes
 ) -> Iterator[tuple[slice, Iterator[Any]]]:
     """For some images at a time, which the cache holds, what each tap sees."""
-    for some in pieces(x, 4):
+    for some in pieces(len(x), 4 * x.nbytes // max(1, len(x)), x):  # beside it stand y, or g, and their product
         yield some, taps(padded(x[some], margins), kernel, stride, dilation, count)

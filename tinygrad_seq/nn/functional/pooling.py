@@ -114,10 +114,10 @@ def _max_pool(x: Any, /, kernel: Sizes, stride: Sizes, margins: Margins, dilatio
 @primitive
 def _unpool(g: Any, winner: Any, /, size: Sizes, kernel: Sizes, stride: Sizes, margins: Margins, dilation: Sizes) -> Any:
     """Each g (N, C, *places) added where the winner of its window stands: (N, C, *size)."""
-    g, module = channels_last(g), backend.array_module(g)
-    x = module.zeros((len(g), *_whole(size, margins), g.shape[-1]), g.dtype)
+    g = channels_last(g)
+    x = backend.array_module(g).zeros((len(g), *_whole(size, margins), g.shape[-1]), g.dtype)
     for tap, place in enumerate(taps(x, kernel, stride, dilation, g.shape[1:-1])):
-        place += g * (winner == tap)
+        place += g * (winner == tap)  # a third of the time of `where`
     return channels_second(_inner(x, size, margins))
 
 

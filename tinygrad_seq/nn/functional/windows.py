@@ -22,7 +22,7 @@ from ...ops import expand_dims, squeeze
 Sizes = tuple[int, ...]
 Margins = tuple[tuple[int, int], ...]  # before and after, for each axis of space; a negative margin cuts off
 
-COLUMNS = {"cpu": 2**20, "device": 2**28}  # bytes of columns at a time: on a CPU what its second cache holds beside everything else
+CACHE = {"cpu": 2**20, "device": 2**28}  # bytes to work on at a time: on a CPU what its second cache holds beside everything else
 
 
 # ---- Sizes -------------------------------------------------------------------------------------------------------------------------
@@ -129,12 +129,11 @@ def columns(
     N, *size, C = x.shape
     first, *others = places(tuple(size), kernel, stride, margins, dilation)
     module, width = backend.array_module(x), math.prod((*others, *kernel, C))
-    most = max(1, COLUMNS["cpu" if module is np else "device"] // (width * x.dtype.itemsize))
-    images = max(1, min(N, most // first))
-    memory = module.empty(images * min(first, most) * width, x.dtype)
-    for some in _pieces(N, images):
+    a_row = width * x.dtype.itemsize
+    memory = module.empty(min(N * first * width, max(width, cache(x) // x.dtype.itemsize)), x.dtype)
+    for some in pieces(N, first * a_row, x):
         seen = windows(padded(x[some], margins), kernel, stride, dilation)  # (n, *places, *kernel, C)
-        for rows in _pieces(first, most):
+        for rows in pieces(first, a_row, x):
             by_group = _by_group(seen[:, rows], groups)  # (groups, n, *places, *kernel, C/groups)
             if groups == C:  # runs of places are longer than runs of taps: the transpose is laid out
                 by_group = by_group.transpose(0, *range(len(kernel) + 2, by_group.ndim), *range(1, len(kernel) + 2))
@@ -159,13 +158,12 @@ def _by_group(x: Any, groups: int) -> Any:
     return x.transpose(x.ndim - 2, *range(x.ndim - 2), x.ndim - 1)
 
 
-def pieces(x: Any, share: int) -> Iterator[slice]:
-    """The first axis of x, so much at a time as takes a share of the cache, one over `share`."""
-    budget = COLUMNS["cpu" if type(x) is np.ndarray else "device"] // share
-    return _pieces(len(x), max(1, budget * max(1, len(x)) // max(1, x.size * x.dtype.itemsize)))
-
-
-def _pieces(n: int, most: int) -> Iterator[slice]:
-    """0 ... n - 1 in pieces of nearly one size, `most` at most."""
-    count = -(-n // most)
+def pieces(n: int, each: int, like: Any) -> Iterator[slice]:
+    """0 ... n - 1 in pieces of nearly one size, as many at a time as the cache holds where one takes `each` bytes."""
+    count = -(-n // max(1, cache(like) // max(1, each)))
     return (slice(n * i // count, n * (i + 1) // count) for i in range(count))
+
+
+def cache(like: Any) -> int:
+    """How many bytes are worth working on at a time, where the array `like` is."""
+    return CACHE["cpu" if type(like) is np.ndarray else "device"]
