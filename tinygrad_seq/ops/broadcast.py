@@ -6,11 +6,13 @@ shape at the edge, once for all ops, so that their rules never mention it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from ..backend import array_module
 from ..primitives import defvjp, primitive
 
 BROADCAST = "shapes that broadcast: counted from the right, each axis equal or 1"
@@ -27,11 +29,19 @@ def sum_to(x: Any, /, shape: tuple[int, ...]) -> Any:
     """The array summed down to `shape`, over the axes along which `shape` would be stretched to it."""
     added = x.ndim - len(shape)
     if added:
-        x = x.sum(axis=tuple(range(added)))
+        x = _sum_of_leading(x, added)
     if x.shape == shape:
         return x
     stretched = tuple(i for i, (n, m) in enumerate(zip(x.shape, shape, strict=True)) if m == 1 and n != 1)
     return x.sum(axis=stretched, keepdims=True)
+
+
+def _sum_of_leading(x: Any, axes: int) -> Any:
+    """The sum over the first axes. Of many numbers, such as the gradient of a bias, as a product: BLAS is two to three times as fast."""
+    if x.size < 2**14 or x.dtype.char not in "fd" or not x.flags.c_contiguous:
+        return x.sum(axis=tuple(range(axes)))
+    rows = x.reshape(math.prod(x.shape[:axes]), -1)
+    return (array_module(x).ones(len(rows), x.dtype) @ rows).reshape(x.shape[axes:])
 
 
 defvjp(broadcast_to, lambda g, y, x, shape: sum_to(g, x.shape))
