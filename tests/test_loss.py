@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 
 import numpy as np
 import pytest
 
 import tinygrad_seq as tg
+from tinygrad_seq import nn
 from tinygrad_seq.errors import ArgumentError, IndexError_, ShapeError
 from tinygrad_seq.nn import functional as F
 from tinygrad_seq.testing import check_grads
@@ -444,5 +446,173 @@ def test_without_lengths_it_is_the_loss_itself():
     ],
 )
 def test_a_wrong_call_of_over_time_says_what_was_expected(call, error, says):
+    with pytest.raises(error, match=says):
+        call()
+
+
+# ---- Modules -------------------------------------------------------------------------------------------------------------------------
+
+MODULES = {  # name: (its options, what it is called with)
+    "CrossEntropyLoss": ({"weight": weight, "label_smoothing": 0.1, "ignore_index": 2}, (x, ids)),
+    "NLLLoss": ({"weight": weight, "ignore_index": 2}, (x, ids)),
+    "BCELoss": ({"weight": weight}, (p, q)),
+    "BCEWithLogitsLoss": ({"weight": weight, "pos_weight": weight}, (x, q)),
+    "MultiLabelSoftMarginLoss": ({"weight": weight}, (x, yes)),
+    "KLDivLoss": ({"log_target": True}, (x, np.log(distribution))),
+    "MSELoss": ({}, (x, t)),
+    "L1Loss": ({}, (x, t)),
+    "SmoothL1Loss": ({"beta": 0.3}, (x, t)),
+    "HuberLoss": ({"delta": 0.3}, (x, t)),
+    "GaussianNLLLoss": ({"full": True, "eps": 0.2}, (x, t, q)),
+    "PoissonNLLLoss": ({"log_input": False, "full": False, "eps": 0.1}, (p, q)),
+    "CosineEmbeddingLoss": ({"margin": 0.3}, (x, t, signs[:, 0])),
+    "HingeEmbeddingLoss": ({"margin": 0.3}, (x, signs)),
+    "MarginRankingLoss": ({"margin": 0.3}, (x, t, signs)),
+    "SoftMarginLoss": ({}, (x, signs)),
+    "MultiMarginLoss": ({"p": 2, "margin": 0.3, "weight": weight}, (x, ids)),
+    "MultiLabelMarginLoss": ({}, (x, labels)),
+    "TripletMarginLoss": ({"margin": 0.3, "p": 3.0, "eps": 0.1, "swap": True}, (x, x2, x3)),
+    "CTCLoss": ({"blank": 2, "zero_infinity": True}, (scores, np.array([[0, 1], [1, 1], [3, 4], [4, 0]]), lengths, [2, 1, 2, 0])),
+}
+
+
+def test_every_loss_module_is_here():
+    assert set(MODULES) | {"CosineSimilarity"} == {
+        name
+        for name, cls in vars(nn.loss).items()
+        if inspect.isclass(cls) and issubclass(cls, nn.Module) and cls.__module__ == nn.loss.__name__ and name[0] != "_"
+    }
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_has_pytorchs_name_options_buffers_and_numbers(name, reduction):
+    torch = pytest.importorskip("torch")
+    from torch_peer import agrees, module_agrees
+
+    options, arguments = MODULES[name]
+    if name == "KLDivLoss" and reduction == "mean":
+        reduction = "batchmean"
+    theirs = {k: torch.tensor(v) if isinstance(v, np.ndarray) else v for k, v in options.items()}
+    theirs = getattr(torch.nn, name)(**theirs, reduction=reduction)
+    ours = getattr(nn, name)(**options, reduction=reduction)
+    if name == "CTCLoss":  # PyTorch's gradient is that of the scores behind the log softmax
+        pair = lambda o, *a: ours(F.log_softmax(o), *a), lambda o, *a: theirs(o.log_softmax(-1), *a)
+        agrees(*pair, *(np.asarray(a) for a in arguments))
+    else:
+        module_agrees(ours, theirs, *arguments)
+    usual = {
+        n for n, parameter in inspect.signature(getattr(torch.nn, name)).parameters.items() if n not in ("size_average", "reduce")
+    }
+    assert usual <= set(inspect.signature(getattr(nn, name)).parameters), "every option of PyTorch's"
+
+
+def test_a_module_prints_what_is_unusual_about_it():
+    assert repr(nn.CrossEntropyLoss()) == "CrossEntropyLoss()"
+    assert repr(nn.CrossEntropyLoss(ignore_index=0, reduction="sum")) == "CrossEntropyLoss(ignore_index=0, reduction='sum')"
+    assert repr(nn.TripletMarginLoss(2.0, swap=True)) == "TripletMarginLoss(margin=2.0, swap=True)"
+
+
+def test_weights_move_and_are_saved_with_the_module():
+    loss = nn.CrossEntropyLoss([1.0, 2.0])
+    assert list(loss.state_dict()) == ["weight"] and not list(loss.parameters())
+    assert loss.to(dtype="float64").weight.dtype == np.float64
+
+
+# ---- Every back-end, and what wrong calls say ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_loss_on_every_backend(name, xp):
+    function, arguments, options = CASES[name]
+    here = {k: xp.asarray(v) if isinstance(v, np.ndarray) else v for k, v in options.items()}
+    results = []
+    for library, words in ((xp, here), (np, options)):
+        tensors = [tg.tensor(library.asarray(a), requires_grad=np.asarray(a).dtype.kind == "f") for a in map(np.asarray, arguments)]
+        y = getattr(F, function)(*tensors, **words)
+        y.sum().backward()
+        results.append([tg.backend.to_numpy(a) for a in (y.data, *(s.grad.data for s in tensors if s.requires_grad))])
+        assert tg.backend.array_module(y.data) is library
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
+
+
+def test_over_time_on_every_backend(xp):
+    for loss, outputs, targets, options in SEQUENCES.values():
+        words = {k: xp.asarray(v) if isinstance(v, np.ndarray) else v for k, v in options.items()}
+        for reduction in ("mean", "none"):
+            o = tg.tensor(xp.asarray(outputs), requires_grad=True)
+            y = F.over_time(loss, o, xp.asarray(targets), lengths, reduction, **words)
+            y.sum().backward()
+            np.testing.assert_allclose(
+                tg.backend.to_numpy(y.data), F.over_time(loss, outputs, targets, lengths, reduction, **options), rtol=1e-12
+            )
+
+
+def test_on_a_device_cross_entropy_does_not_wait(device_xp):
+    import strict_cupy
+
+    if device_xp is not strict_cupy.xp:
+        pytest.skip("only the double counts its waits")
+    o, y = tg.tensor(device_xp.asarray(x), requires_grad=True), device_xp.asarray(some_ignored)
+    with strict_cupy.no_syncs():
+        F.cross_entropy(o, y, label_smoothing=0.1).backward()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_loss_keeps_float32(name):
+    function, arguments, options = CASES[name]
+    arrays = [np.asarray(a) for a in arguments]
+    tensors = [tg.tensor(a.astype("float32"), requires_grad=True) if a.dtype.kind == "f" else a for a in arrays]
+    y = getattr(F, function)(*tensors, **options)  # weights in float64
+    y.sum().backward()
+    assert y.dtype == np.float32 and all(a.grad.dtype == np.float32 for a in tensors if isinstance(a, tg.Tensor))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_arrays_in_arrays_out(name):
+    function, arguments, options = CASES[name]
+    y = getattr(F, function)(*arguments, **options)
+    tensors = [tg.tensor(np.asarray(a)) for a in arguments]
+    assert not isinstance(y, tg.Tensor)
+    np.testing.assert_array_equal(y, getattr(F, function)(*tensors, **options).numpy())
+
+
+WRONG = [
+    (lambda: F.cross_entropy(x, ids, "sum"), ArgumentError, "reduction='sum'"),
+    (lambda: F.cross_entropy(x, ids, weight[:2]), ShapeError, r"\(5,\), one weight for each class"),
+    (lambda: F.cross_entropy(x, ids, label_smoothing=1.5), ArgumentError, r"0 \.\.\. 1"),
+    (lambda: F.cross_entropy(x, distribution[:2]), ArgumentError, "must be integers"),
+    (lambda: F.cross_entropy(x, ids, axis=2), ShapeError, "no axis 2"),
+    (lambda: F.cross_entropy(ids, ids), ArgumentError, "floating-point"),
+    (lambda: F.cross_entropy(x.T, ids), ShapeError, "axis=0"),
+    (lambda: F.cross_entropy(x, np.where(ids == 0, -1, ids)), IndexError_, "-1 is out of range"),
+    (lambda: F.nll_loss(x, distribution), ArgumentError, "must be integers"),
+    (lambda: F.binary_cross_entropy(x, q), ArgumentError, "binary_cross_entropy_with_logits"),
+    (lambda: F.binary_cross_entropy(p, q[:, :1]), ShapeError, "the same shape"),
+    (lambda: F.mse_loss(x[:, :1], t[:, 0]), ShapeError, r"targets\[\.\.\., None\]"),
+    (lambda: F.mse_loss(x, t[0]), ShapeError, "tg.broadcast_to"),
+    (lambda: F.mse_loss(ids, ids), ArgumentError, "floating-point"),
+    (lambda: F.mse_loss(x, t, weight=weight), ShapeError, "one for each output"),
+    (lambda: F.l1_loss(x, t, reduction="batchmean"), ArgumentError, "'mean', 'sum' or 'none'"),
+    (lambda: F.kl_div(x, t, reduction="median"), ArgumentError, "'none' or 'batchmean'"),
+    (lambda: F.huber_loss(x, t, delta=0.0), ArgumentError, "delta > 0"),
+    (lambda: F.smooth_l1_loss(x, t, beta=-1.0), ArgumentError, "beta >= 0"),
+    (lambda: F.gaussian_nll_loss(x, t, -q), ArgumentError, "not below 0"),
+    (lambda: F.gaussian_nll_loss(x, t, q[:2]), ShapeError, r"\(7, 5\) or \(7,\)"),
+    (lambda: F.hinge_embedding_loss(x, yes), ArgumentError, "2 \\* t - 1"),
+    (lambda: F.margin_ranking_loss(x, t[:, 0], signs), ShapeError, "the same shape"),
+    (lambda: F.multi_margin_loss(x, ids[:3]), ShapeError, r"targets \(7,\)"),
+    (lambda: F.multi_margin_loss(x, ids, p=3), ArgumentError, "1 or 2"),
+    (lambda: F.multilabel_margin_loss(x, ids), ShapeError, "-1"),
+    (lambda: F.triplet_margin_loss(x, x2, x3, margin=0.0), ArgumentError, "margin > 0"),
+    (lambda: nn.MSELoss(reduction="average"), ArgumentError, "MSELoss: reduction"),
+    (lambda: nn.L1Loss(size_average=True), ArgumentError, "reduction='mean'"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "says"), WRONG, ids=lambda part: part if isinstance(part, str) else "")
+def test_a_wrong_call_of_a_loss_says_what_was_expected(call, error, says):
     with pytest.raises(error, match=says):
         call()
