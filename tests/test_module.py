@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import re
 
 import numpy as np
@@ -373,3 +374,16 @@ def test_signatures_stay_readable():
 
     assert list(inspect.signature(nn.Linear).parameters) == ["in_features", "out_features", "bias", "rng", "dtype"]
     assert list(inspect.signature(nn.ReLU).parameters) == []
+
+
+def test_walking_a_module_leaves_nothing_for_the_garbage_collector() -> None:
+    net = nn.LSTM(3, 4, num_layers=2)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(10):
+            net.zero_grad()
+            list(net.named_modules())
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

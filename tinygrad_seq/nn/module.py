@@ -273,21 +273,20 @@ def _walk(root: Module, *, again: bool = False, deep: bool = True) -> Iterator[t
 
     What stands in several places comes once, with again=True each time; deep=False does not enter the modules found.
     """
-    seen = {id(root)}
+    return _within(root, "", {id(root)}, again, deep)
 
-    def within(holder: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-        for key, item in _parts(holder):
-            if not isinstance(item, (Tensor, Module, Mapping, list, tuple)) or id(item) in seen:
-                continue
-            seen.add(id(item))
-            if isinstance(item, (Tensor, Module)):
-                yield f"{prefix}{key}", item
-            if deep or not isinstance(item, Module):
-                yield from within(item, f"{prefix}{key}.")
-            if again:  # then only what holds the item itself counts as seen: no walk in circles
-                seen.discard(id(item))
 
-    return within(root, "")
+def _within(holder: Any, prefix: str, seen: set[int], again: bool, deep: bool) -> Iterator[tuple[str, Any]]:
+    for key, item in _parts(holder):
+        if not isinstance(item, (Tensor, Module, Mapping, list, tuple)) or id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, (Tensor, Module)):
+            yield f"{prefix}{key}", item
+        if deep or not isinstance(item, Module):
+            yield from _within(item, f"{prefix}{key}.", seen, again, deep)
+        if again:  # then only what holds the item itself counts as seen: no walk in circles
+            seen.discard(id(item))
 
 
 def _parts(holder: Any) -> Iterable[tuple[Any, Any]]:
