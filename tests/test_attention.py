@@ -13,7 +13,9 @@ import tinygrad_seq as tg
 from tinygrad_seq import nn
 from tinygrad_seq.errors import ArgumentError, ShapeError
 from tinygrad_seq.nn import functional as F
-from tinygrad_seq.nn.functional.attention import KeyValueCache, causal_mask
+from tinygrad_seq.nn.functional import scaled_dot_product
+from tinygrad_seq.nn.functional.attention import KeyValueCache
+from tinygrad_seq.nn.functional.scaled_dot_product import causal_mask
 from tinygrad_seq.testing import check_grads
 
 rng = np.random.default_rng(0)
@@ -140,19 +142,19 @@ def test_the_kernel_of_self_attention_equals_its_equation_to_second_order(batch_
 
 
 @given(st.lists(st.integers(1, 4), max_size=3), st.integers(1, 5), st.integers(1, 5), st.integers(1, 200))
-def test_parts_cover_every_matrix_once(shape, T, S, limit):
-    from tinygrad_seq.nn.functional import attention
-
-    count = np.zeros(shape, int)
-    for part in attention._parts(tuple(shape), T * S, limit):
-        count[part] += 1
-        assert count[part].size == 1 or count[part].size * T * S <= limit
-    assert np.all(count == 1)
+def test_parts_cover_every_score_once(shape, T, S, limit):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scaled_dot_product, "PART", limit)
+        patch.setattr(scaled_dot_product, "ROWS", 1)
+        q, k = np.zeros((*shape, T, 1)), np.zeros((*shape, S, 1))
+        room = scaled_dot_product._scratch(q, k).size
+        for stack, rows in scaled_dot_product._parts(q, k):
+            q[rows] += 1
+            assert q[rows].size * S <= room <= max(limit, S) and k[stack].shape[:-2] == q[rows].shape[:-2]
+        assert np.all(q == 1)
 
 
 def test_in_parts_as_in_one_go(monkeypatch):
-    from tinygrad_seq.nn.functional import attention
-
     q, k, v = (tg.tensor(draw(3, 4, 5, 2), requires_grad=True) for _ in range(3))
 
     def run():
@@ -160,9 +162,9 @@ def test_in_parts_as_in_one_go(monkeypatch):
         return [y, *tg.grad((y * y).sum(), [q, k, v])]
 
     whole = run()
-    parts = attention._parts
-    for limit in (1, 30, 60, 120):
-        monkeypatch.setattr(attention, "_parts", lambda shape, each, limit=limit: parts(shape, each, limit))
+    for limit in (1, 10, 30, 60, 120):
+        monkeypatch.setattr(scaled_dot_product, "PART", limit)
+        monkeypatch.setattr(scaled_dot_product, "ROWS", 1)
         for a, b in zip(whole, run(), strict=True):
             np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-12, atol=1e-13)
 

@@ -14,8 +14,9 @@ from ..ops import expand_dims, logical_not, mean
 from ..random import Rng, generator
 from . import functional as F
 from . import init
-from .functional.attention import KeyValueCache, Projections, keys_and_values, to_add
+from .functional.attention import KeyValueCache, Projections, keys_and_values
 from .functional.dropout import check_probability
+from .functional.scaled_dot_product import to_add
 from .linear import Linear
 from .module import Module, Parameter
 
