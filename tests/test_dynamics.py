@@ -273,6 +273,20 @@ def test_a_vector_of_relus_is_silent_after_a_negative_start_if_the_weights_are_m
     assert (vectors_of_relus(1.0, -1.0) == 0).all() and (vectors_of_relus(0.2, -1.0) > 0).any()
 
 
+def apart(name: str, radius: float) -> np.ndarray:
+    """The distance of two runs of one network, N = 32, from different starts: what h_t still knows of h_0, at t = 10, 50 and 100."""
+    w, a, b = draw((32, 32), (32,), (32,), seed=15)
+    w = with_radius(w, radius)
+    first, second = (dy.unfold(lambda h: SCALARS[name](w @ h), start, steps=100) for start in (a, b))
+    return np.linalg.norm(first - second, axis=1)[[9, 49, 99]]
+
+
+def test_a_sigmoid_knows_nothing_of_its_start_after_ten_steps_and_a_tanh_as_long_as_its_eigenvalues_let_it() -> None:
+    assert (apart("sigmoid", 0.9) < [1e-4, 1e-15, 1e-15]).all()
+    near, below, above = apart("tanh", 0.7), apart("tanh", 0.9), apart("tanh", 1.1)
+    assert (near < below).all() and (below < above).all() and below[2] < 1e-2 < 1e-1 < above[2]
+
+
 # ---- Vanishing and exploding --------------------------------------------------------------------------------------------------------------
 
 
@@ -295,6 +309,17 @@ def test_the_tanh_makes_gradients_vanish_and_hides_that_they_explode() -> None:
         return float(np.linalg.norm(back) / np.linalg.norm(g))
 
     assert of_the_start(0.5) < 1e-30 and of_the_start(1.0) < 1e-3 and of_the_start(1.5) < 100 < 1.5**100
+
+
+def test_the_sensitivity_to_the_first_input_decays_as_new_ones_overwrite_it() -> None:
+    # Graves draws it as the shade of seven nodes: ∂h_t/∂x_1 = (1 - h_1²) Π_(j=2..t) w (1 - h_j²)
+    (inputs,) = draw((7,), seed=16)
+    xs = tg.tensor(inputs, requires_grad=True)
+    hs = dy.unfold(lambda h, x: tg.tanh(0.8 * h + x), np.zeros(()), xs)
+    shades = [abs(tg.grad(h, xs).numpy()[0]) for h in hs]
+    h = hs.numpy()
+    np.testing.assert_allclose(shades, np.cumprod(np.r_[1, [0.8] * 6] * (1 - h * h)), rtol=1e-13)
+    assert (np.diff(shades) < 0).all()
 
 
 # ---- Several taps ------------------------------------------------------------------------------------------------------------------------

@@ -232,6 +232,33 @@ def test_each_term_of_the_sum_of_products_of_cs540_is_what_one_copy_of_the_weigh
     np.testing.assert_allclose(shared.w_ih if weight == "w_x" else shared.w_hh, sum(terms), rtol=1e-12, atol=1e-14)
 
 
+def test_the_gradient_of_a_deep_chain_is_the_product_of_its_jacobians_as_cmu_writes_it():
+    # Y = f_N(W_(N-1) f_(N-1)(... f_1(W_0 X))),   ∇_(f_k)Div = ∇D ∇f_N W_(N-1) ∇f_(N-1) ... ∇f_(k+1) W_k:   rows
+    rng = np.random.default_rng(9)
+    sizes, f = [4, 5, 3, 6], [tg.tanh, tg.sigmoid, F.relu]
+    W = [rng.standard_normal(shape) for shape in zip(sizes[1:], sizes, strict=False)]
+    z, y = [], [tg.tensor(rng.standard_normal(4), requires_grad=True)]
+    for k in range(3):
+        z.append(W[k] @ y[-1])
+        y.append(f[k](z[-1]))
+    row = (2 * y[-1]).numpy()  # ∇D of D = Y·Y
+    gradients = tg.grad((y[-1] * y[-1]).sum(), y[:-1])
+    for k in (2, 1, 0):
+        jacobian = tg.jacobian(f[k], z[k].detach()).numpy()
+        assert (jacobian[~np.eye(len(jacobian), dtype=bool)] == 0).all()
+        row = row @ jacobian @ W[k]
+        np.testing.assert_allclose(gradients[k].numpy(), row, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(("f", "steepest"), [(tg.sigmoid, 0.25), (tg.tanh, 1.0), (F.relu, 1.0)], ids=["sigmoid", "tanh", "relu"])
+def test_the_jacobian_of_a_nonlinearity_is_bounded_and_the_slope_of_tanh_at_0_is_1(f, steepest: float):
+    xs = tg.tensor(np.linspace(-5, 5, 1001), requires_grad=True)
+    slopes = tg.grad(f(xs).sum(), xs).numpy()
+    assert slopes.max() == steepest and slopes.min() >= 0
+    if f is not F.relu:
+        assert slopes.argmax() == 500 and (np.delete(slopes, 500) < steepest).all()
+
+
 def test_the_first_copy_of_the_recurrent_weight_gets_nothing_from_a_state_of_zero():
     (xs, a0, *weights), direct = problem(8)
     zero = np.zeros_like(a0)
