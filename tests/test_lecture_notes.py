@@ -1,0 +1,71 @@
+"""The index of the lecture notes: every row is there, and what it names exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tinygrad_seq as tg
+from tinygrad_seq import nn
+from tinygrad_seq.nn import functional as F
+
+ROOT = Path(__file__).resolve().parent.parent
+TEXT, _, SLIPS = (ROOT / "docs" / "lecture-notes.md").read_text(encoding="utf-8").partition("## Where the notes slip")
+ROWS = {cells[0]: cells[1:] for cells in re.findall(r"(?m)^\| ([A-D]\d+) \| (.+?) \| (.+?) \|(.*)\|$", TEXT)}
+EVERY = [f"{letter}{number}" for letter, count in {"A": 16, "B": 10, "C": 20, "D": 12}.items() for number in range(1, count + 1)]
+ROOTS = {"tg": tg, "nn": nn, "F": F, "dynamics": F.dynamics}
+each_row = pytest.mark.parametrize("row", EVERY)
+
+
+def found(name: str) -> Any:
+    """What a dotted name of the document stands for."""
+    root, *rest = name.split(".")
+    place: Any = ROOTS[root]
+    for part in rest:
+        place = getattr(place, part)
+    return place
+
+
+def names(text: str) -> list[str]:
+    return re.findall(rf"`((?:{'|'.join(ROOTS)})\.[\w.]+)`", text)
+
+
+def test_every_row_of_the_notes_is_there_once_and_in_order() -> None:
+    assert re.findall(r"(?m)^\| ([A-D]\d+) \|", TEXT) == EVERY == list(ROWS)
+
+
+@each_row
+def test_a_row_names_what_exists_or_says_that_it_is_to_come(row: str) -> None:
+    _, here, _ = ROWS[row]
+    assert names(here) or "to come" in here
+    for name in names(here):
+        assert found(name) is not None
+
+
+@each_row
+def test_a_row_names_tests_that_exist_unless_all_of_it_is_to_come(row: str) -> None:
+    _, here, tests = ROWS[row]
+    files = re.findall(r"test_\w+\.py", tests)
+    assert files or not names(here)
+    assert [file for file in files if not (ROOT / "tests" / file).exists()] == []
+
+
+def test_the_imports_of_the_document_run() -> None:
+    [block] = re.findall(r"(?ms)^```python$\n(.*?)^```$", TEXT)
+    known: dict[str, Any] = {}
+    exec(block, known)
+    assert {name: known[name] for name in ROOTS} == ROOTS
+
+
+def test_the_slips_stand_beside_rows_that_exist() -> None:
+    told = {row for cell in re.findall(r"(?m)^\| ([A-D]\d+(?:, [A-D]\d+)*) \|", SLIPS) for row in cell.split(", ")}
+    assert told <= set(EVERY) and len(told) > 12
+
+
+def test_a_name_that_does_not_exist_is_found() -> None:
+    assert names("see `F.no_such_step`, and F.lstm_step without ticks") == ["F.no_such_step"]
+    with pytest.raises(AttributeError):
+        found("F.no_such_step")
