@@ -181,7 +181,7 @@ def test_third_order():
 
 @pytest.mark.torch
 @given(problems(), st.sampled_from(["float64", "float32"]))
-@settings(max_examples=80)
+@settings(max_examples=50)
 def test_convolutions_equal_pytorch(problem, dtype):
     torch = pytest.importorskip("torch")
     axes, how, arrays = problem

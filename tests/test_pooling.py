@@ -156,7 +156,7 @@ def test_derivatives_of_a_mean_to_second_order(problem):
 
 @pytest.mark.torch
 @given(st.sampled_from([1, 2]), st.sampled_from(["avg", "max"]), st.data(), st.sampled_from(["float64", "float32"]), st.booleans())
-@settings(max_examples=80)
+@settings(max_examples=50)
 def test_adaptive_pooling_equals_pytorch(axes, kind, data, dtype, batched):
     torch = pytest.importorskip("torch")
     size = [data.draw(st.integers(1, 8)) for _ in range(axes)]
