@@ -87,8 +87,8 @@ def channels_second(x: Any) -> Any:
     return x.transpose(0, x.ndim - 1, *range(1, x.ndim - 1))
 
 
-def padded(x: Any, margins: Margins, fill: float = 0) -> Any:
-    """x (N, *S, C) in contiguous memory, with margins of `fill` around it."""
+def padded(x: Any, margins: Margins, fill: float = 0, into: Any = None) -> Any:
+    """x (N, *S, C) in contiguous memory, with margins of `fill` around it; `into` the memory of another x padded in the same way."""
     module = backend.array_module(x)
     if min(map(min, margins)) < 0:
         x = x[(slice(None), *(slice(max(-before, 0), n - max(-after, 0)) for n, (before, after) in zip(x.shape[1:-1], margins)))]
@@ -97,7 +97,10 @@ def padded(x: Any, margins: Margins, fill: float = 0) -> Any:
     starts = [max(before, 0) for before, _ in margins]
     whole = [n + start + max(after, 0) for n, start, (_, after) in zip(x.shape[1:-1], starts, margins)]
     shape = (x.shape[0], *whole, x.shape[-1])
-    out = module.full(shape, fill, x.dtype) if fill else module.zeros(shape, x.dtype)
+    if into is not None:
+        out = into[: len(x)]
+    else:
+        out = module.full(shape, fill, x.dtype) if fill else module.zeros(shape, x.dtype)
     out[(slice(None), *(slice(start, start + n) for n, start in zip(x.shape[1:-1], starts)))] = x
     return out
 
@@ -131,8 +134,11 @@ def columns(
     module, width = backend.array_module(x), math.prod((*others, *kernel, C))
     a_row = width * x.dtype.itemsize
     memory = module.empty(min(N * first * width, max(width, cache(x) // x.dtype.itemsize)), x.dtype)
+    frame = None
     for some in pieces(N, first * a_row, x):
-        seen = windows(padded(x[some], margins), kernel, stride, dilation)  # (n, *places, *kernel, C)
+        within = padded(x[some], margins, into=frame)
+        frame = within if frame is None else frame
+        seen = windows(within, kernel, stride, dilation)  # (n, *places, *kernel, C)
         for rows in pieces(first, a_row, x):
             by_group = _by_group(seen[:, rows], groups)  # (groups, n, *places, *kernel, C/groups)
             if groups == C:  # runs of places are longer than runs of taps: the transpose is laid out
@@ -159,9 +165,9 @@ def _by_group(x: Any, groups: int) -> Any:
 
 
 def pieces(n: int, each: int, like: Any) -> Iterator[slice]:
-    """0 ... n - 1 in pieces of nearly one size, as many at a time as the cache holds where one takes `each` bytes."""
+    """0 ... n - 1 in pieces of nearly one size, none longer than the first, that the cache holds where one takes `each` bytes."""
     count = -(-n // max(1, cache(like) // max(1, each)))
-    return (slice(n * i // count, n * (i + 1) // count) for i in range(count))
+    return (slice(-(-n * i // count), -(-n * (i + 1) // count)) for i in range(count))
 
 
 def cache(like: Any) -> int:
