@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tinygrad_seq as tg
-from tinygrad_seq.errors import ArgumentError
+from tinygrad_seq.errors import ArgumentError, ShapeError
 from tinygrad_seq.nn import functional as F
 from tinygrad_seq.scan import scan
 
@@ -87,6 +87,25 @@ def test_bptt_by_hand_equals_central_differences(convention: str) -> None:
         assert (by_hand[place] * direction).sum() == pytest.approx(slope, rel=1e-6), name
 
 
+@each_convention
+def test_bptt_by_hand_runs_on_a_device_and_without_biases(device_xp: Any, convention: str) -> None:
+    _, bptt, which = CONVENTIONS[convention]
+    (xs, h0, w_ih, w_hh, *_), weight = problem()
+    on_device = bptt(*(device_xp.asarray(a) for a in (xs, h0, w_ih, w_hh)), None, None, device_xp.asarray(weight), z_weights=which)
+    zero = np.zeros(3 * H)
+    for name, a, b in zip(NAMES, bptt(xs, h0, w_ih, w_hh, zero, zero, weight, z_weights=which), on_device, strict=True):
+        np.testing.assert_allclose(a, b.get(), rtol=1e-12, atol=1e-14, err_msg=name)
+
+
+@each_convention
+def test_float32_stays_float32(convention: str) -> None:
+    step, bptt, which = CONVENTIONS[convention]
+    args, weight = problem()
+    single = [a.astype(np.float32) for a in args]
+    assert {a.dtype for a in bptt(*single, weight.astype(np.float32), z_weights=which)} == {np.dtype(np.float32)}
+    assert step(single[0][0], *single[1:], z_weights=which).dtype == np.float32
+
+
 @pytest.mark.torch
 def test_bptt_by_hand_equals_pytorch() -> None:
     torch = pytest.importorskip("torch")
@@ -128,3 +147,10 @@ def test_an_unknown_convention_says_which_there_are() -> None:
     (xs, h, *weights), _ = problem()
     with pytest.raises(ArgumentError, match="'old' or 'new'"):
         F.gru_step(xs[0], h, *weights, z_weights="both")
+
+
+def test_weights_of_another_cell_say_which_blocks_are_expected() -> None:
+    x, h, w_ih, w_hh = np.zeros((B, D)), np.zeros((B, H)), np.zeros((4 * H, D)), np.zeros((4 * H, H))
+    for step in (F.gru_step, F.gru_reset_before_step):
+        with pytest.raises(ShapeError, match=r"(?s)the weights have 20 rows.*H = 5 wide.*3H = 15 rows: the blocks r z n"):
+            step(x, h, w_ih, w_hh)

@@ -10,6 +10,7 @@ import pytest
 
 import tinygrad_seq as tg
 from tinygrad_seq import nn
+from tinygrad_seq.errors import ShapeError
 from tinygrad_seq.nn import functional as F
 from tinygrad_seq.scan import scan
 
@@ -145,6 +146,37 @@ def test_the_formulas_of_the_notes_in_their_own_notation() -> None:
     np.testing.assert_allclose(by_hand.c0[0], d_C * f[1] + W_cf.T @ d_f + W_ci.T @ d_i, **close)
 
 
+@each_variant
+def test_bptt_by_hand_runs_on_a_device(device_xp: Any, variant: str) -> None:
+    peephole, _, bptt = VARIANTS[variant]
+    args, w_h, w_c = problem(peephole)
+    on_device = bptt(*(device_xp.asarray(a) for a in (*args, w_h, w_c)))
+    for name, a, b in zip(NAMES, bptt(*args, w_h, w_c), on_device, strict=False):
+        np.testing.assert_allclose(a, b.get(), rtol=1e-12, atol=1e-14, err_msg=name)
+
+
+@each_variant
+def test_float32_stays_float32(variant: str) -> None:
+    peephole, step, bptt = VARIANTS[variant]
+    args, w_h, w_c = (
+        [a.astype(np.float32) for a in part] if isinstance(part, list) else part.astype(np.float32) for part in problem(peephole)
+    )
+    assert {a.dtype for a in bptt(*args, w_h, w_c)} == {np.dtype(np.float32)} == {a.dtype for a in step(args[0][0], *args[1:])}
+
+
+@each_variant
+def test_absent_biases_are_biases_of_zero(variant: str) -> None:
+    peephole, step, bptt = VARIANTS[variant]
+    args, w_h, w_c = problem(peephole)
+    absent, zero = [*args], [*args]
+    for place in (5, 6):
+        absent[place], zero[place] = None, np.zeros_like(args[place])
+    for a, b in zip(bptt(*absent, w_h, w_c), bptt(*zero, w_h, w_c), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(step(absent[0][0], *absent[1:]), step(zero[0][0], *zero[1:]), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.torch
 def test_bptt_by_hand_equals_pytorch() -> None:
     torch = pytest.importorskip("torch")
@@ -227,6 +259,17 @@ def test_a_projection_multiplies_what_the_output_gate_shows() -> None:
     assert projected.shape == (B, 2) and new_c.shape == (B, H)
     a = x @ w_ih.T + h @ w_hh.T
     np.testing.assert_allclose(projected, (sig(a[:, 3 * H :]) * np.tanh(new_c)) @ w_hr.T, rtol=1e-12)
+
+
+def test_weights_of_another_cell_say_which_blocks_are_expected() -> None:
+    args, *_ = problem(None)
+    xs, h, c, w_ih, w_hh = args[:5]
+    with pytest.raises(ShapeError, match=r"(?s)lstm_step: the weights have 15 rows.*H = 5 wide.*4H = 20 rows: the blocks i f g o"):
+        F.lstm_step(xs[0], h, c, w_ih[:15], w_hh[:15])
+    with pytest.raises(ShapeError, match=r"(?s)coupled_lstm_step: the weights have 20 rows.*3H = 15 rows: the blocks f g o"):
+        F.coupled_lstm_step(xs[0], h, c, w_ih, w_hh)
+    with pytest.raises(ShapeError, match="the state is H = 1 wide"):  # which would broadcast
+        F.lstm_step(xs[0], h, c[:, :1], w_ih, w_hh)
 
 
 def test_forget_bias_decides_how_much_of_the_gradient_survives_a_hundred_steps() -> None:

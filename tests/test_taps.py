@@ -67,3 +67,11 @@ def test_a_wrong_number_of_arrays_tells_their_order() -> None:
         F.taps_step(x, h, w_ih, w_hh, taps=2)
     with pytest.raises(ArgumentError, match="then w_ih, w_yh, b_h, w_ho, b_o"):
         F.narx_step(x, h, w_ih, w_hh, taps=1)
+
+
+def test_an_unknown_nonlinearity_says_which_there_are() -> None:
+    x, y, w_ih, w_yh, b_h, w_ho, b_o = draw((B, D), (B, OUT), (H, D), (H, OUT), (H,), (OUT, H), (OUT,))
+    with pytest.raises(ArgumentError, match="'tanh' or 'relu' or 'sigmoid'"):
+        F.narx_step(x, y, w_ih, w_yh, b_h, w_ho, b_o, taps=1, nonlinearity="step")
+    with pytest.raises(ArgumentError, match="'tanh' or 'relu'$"):
+        F.taps_step(x, y, w_ih[:OUT], w_yh[:OUT], taps=1, nonlinearity="sigmoid")

@@ -8,6 +8,7 @@ new value; which of the two is a renaming of z to 1 - z, that is, of its weights
     Cho et al. 2014        reset before, z_weights="old"
     CS760                  reset before, z_weights="old", with u for z; its gates carry the index t-1, one step late, and are read as of t
     CS540                  reset before, z_weights="new"; its product "w_G . r_t x h" is read as W_G (r_t ⊙ h_(t-1))
+    CMU 11-785             only fragments are left: one memory, and gates that are tied; gates tied in an LSTM: `coupled_lstm_step`
 
 The weights of the three gates are stacked r z n, as in PyTorch.
 """
@@ -19,9 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...errors import ArgumentError, message
-from ...ops import sigmoid, split
+from ...ops import sigmoid
 from .linear import linear
-from .rnn import nonlinearity_of
+from .rnn import blocks, nonlinearity_of
 
 
 class GRUGates(NamedTuple):
@@ -55,8 +56,8 @@ def gru_step(
     return_gates: a second item, `GRUGates`.
     """
     f, _ = nonlinearity_of(nonlinearity)
-    x_r, x_z, x_n = split(linear(x, w_ih, b_ih), 3, axis=-1)
-    h_r, h_z, h_n = split(linear(h, w_hh, b_hh), 3, axis=-1)
+    x_r, x_z, x_n = blocks("gru_step", "rzn", linear(x, w_ih, b_ih), h)
+    h_r, h_z, h_n = blocks("gru_step", "rzn", linear(h, w_hh, b_hh), h)
     r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
     n = f(x_n + r * h_n)
     h = _mixed(z, h, n, z_weights)
@@ -87,8 +88,8 @@ def gru_reset_before_step(
     f, _ = nonlinearity_of(nonlinearity)
     H = h.shape[-1]
     b_gates, b_n = (None, None) if b_hh is None else (b_hh[: 2 * H], b_hh[2 * H :])
-    x_r, x_z, x_n = split(linear(x, w_ih, b_ih), 3, axis=-1)
-    h_r, h_z = split(linear(h, w_hh[: 2 * H], b_gates), 2, axis=-1)
+    x_r, x_z, x_n = blocks("gru_reset_before_step", "rzn", linear(x, w_ih, b_ih), h)
+    h_r, h_z = blocks("gru_reset_before_step", "rz", linear(h, w_hh[: 2 * H], b_gates), h)
     r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
     n = f(x_n + linear(r * h, w_hh[2 * H :], b_n))
     h = _mixed(z, h, n, z_weights)

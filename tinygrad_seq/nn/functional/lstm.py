@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...ops import sigmoid, split, tanh
+from ...ops import sigmoid, tanh
 from .linear import linear
+from .rnn import blocks
 
 
 class LSTMGates(NamedTuple):
@@ -52,7 +53,7 @@ def lstm_step(
     x (B, D), h (B, H), c (B, H), w_ih (4H, D), w_hh (4H, H), b_ih and b_hh (4H,) -> the new h and c (B, H). With w_hr (P, H) h is (B, P)
     and w_hh (4H, P). return_gates: a third item, `LSTMGates`.
     """
-    i, f, g, o = split(linear(x, w_ih, b_ih) + linear(h, w_hh, b_hh), 4, axis=-1)
+    i, f, g, o = blocks("lstm_step", "ifgo", linear(x, w_ih, b_ih) + linear(h, w_hh, b_hh), c)
     i, f, g, o = sigmoid(i), sigmoid(f), tanh(g), sigmoid(o)
     c = f * c + i * g
     h = o * tanh(c)
@@ -86,7 +87,7 @@ def peephole_lstm_step(
 
     As `lstm_step`; w_ci, w_cf and w_co are (H,), diagonal: each gate sees its own cell (Gers, Graves), or (H, H): all cells (CMU 11-785).
     """
-    i, f, g, o = split(linear(x, w_ih, b_ih) + linear(h, w_hh, b_hh), 4, axis=-1)
+    i, f, g, o = blocks("peephole_lstm_step", "ifgo", linear(x, w_ih, b_ih) + linear(h, w_hh, b_hh), c)
     i, f, g = sigmoid(i + _peep(c, w_ci)), sigmoid(f + _peep(c, w_cf)), tanh(g)
     c = f * c + i * g
     o = sigmoid(o + _peep(c, w_co))
@@ -105,7 +106,7 @@ def coupled_lstm_step(
 
     As `lstm_step`, with three blocks f g o: w_ih (3H, D), w_hh (3H, H), b_ih and b_hh (3H,).
     """
-    f, g, o = split(linear(x, w_ih, b_ih) + linear(h, w_hh, b_hh), 3, axis=-1)
+    f, g, o = blocks("coupled_lstm_step", "fgo", linear(x, w_ih, b_ih) + linear(h, w_hh, b_hh), c)
     f, g, o = sigmoid(f), tanh(g), sigmoid(o)
     i = 1 - f
     c = f * c + i * g
@@ -115,7 +116,7 @@ def coupled_lstm_step(
 
 def _peep(c: Any, w: Any) -> Any:
     """What a gate sees of the cell: W c, for a diagonal W given by its diagonal."""
-    return c * w if len(w.shape) == 1 else linear(c, w)
+    return c * w if w.ndim == 1 else linear(c, w)
 
 
 # ---- Back-propagation through time by hand -----------------------------------------------------------------------------------------
@@ -158,7 +159,7 @@ def lstm_bptt(xs: Any, h0: Any, c0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: 
     while dL/dx_t = W_ih^T δ_t, dL/dh_0 = W_hh^T δ_1 and dL/dc_0 = dc_1 ⊙ f_1.
 
     xs (T, B, D), h0 and c0 (B, H), g_hs (T, B, H), g_c (B, H) or None: the direct part of dL/dc_T; add that of the last h to g_hs[-1].
-    The weights as in `lstm_step`.
+    The weights as in `lstm_step`, without a projection.
     """
     weights = w_ih, w_hh, b_ih, b_hh
     hs, cs, steps = [h0], [c0], []  # h_0 ... h_T, c_0 ... c_T, and what went on inside

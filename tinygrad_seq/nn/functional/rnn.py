@@ -14,12 +14,14 @@ change places between Graves' slides (w_ij leads from unit i to unit j).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...errors import ArgumentError, message
-from ...ops import tanh
+from ...errors import ArgumentError, ShapeError, message
+from ...ops import split, tanh
 from .activation import relu
 from .linear import linear
 
@@ -30,11 +32,25 @@ _NONLINEARITIES = {
 }
 
 
-def nonlinearity_of(name: str) -> Any:
-    """The pair (f, f' through the output) of that name."""
-    if name not in _NONLINEARITIES:
-        raise ArgumentError(message(f"rnn: nonlinearity {name!r} is not known", expected=" or ".join(map(repr, _NONLINEARITIES))))
-    return _NONLINEARITIES[name]
+def nonlinearity_of(name: str, more: Mapping[str, Any] = MappingProxyType({})) -> Any:
+    """The pair (f, f' through the output) of that name; `more`: further pairs to choose from."""
+    known = {**_NONLINEARITIES, **more}
+    if name not in known:
+        raise ArgumentError(message(f"nonlinearity {name!r} is not known", expected=" or ".join(map(repr, known))))
+    return known[name]
+
+
+def blocks(who: str, names: str, a: Any, state: Any) -> Any:
+    """The blocks of a that belong to the gates of these names, each as wide as the state."""
+    G, H, rows = len(names), state.shape[-1], a.shape[-1]
+    if rows != G * H:
+        raise ShapeError(
+            message(
+                f"{who}: the weights have {rows} rows, and the state is H = {H} wide",
+                expected=f"{G}H = {G * H} rows: the blocks {' '.join(names)}, one below the other",
+            )
+        )
+    return split(a, G, axis=-1)
 
 
 def rnn_step(x: Any, h: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any = None, *, nonlinearity: str = "tanh") -> Any:

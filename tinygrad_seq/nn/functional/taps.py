@@ -39,7 +39,7 @@ def narx_step(x: Any, *past_and_weights: Any, taps: int, nonlinearity: str = "si
     """
     names = ("w_ih", "w_yh", "b_h", "w_ho", "b_o")
     past, (w_ih, w_yh, b_h, w_ho, b_o) = _parted("narx_step", past_and_weights, taps, names)
-    f = sigmoid if nonlinearity == "sigmoid" else nonlinearity_of(nonlinearity)[0]
+    f, _ = nonlinearity_of(nonlinearity, {"sigmoid": (sigmoid, None)})
     k = f(linear(x, w_ih, b_h) + linear(concatenate(past, axis=-1), w_yh))
     return (linear(k, w_ho, b_o), *past[:-1])
 
