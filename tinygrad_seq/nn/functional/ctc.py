@@ -41,6 +41,8 @@ from ...primitives import backward_of
 from .linear import indices
 from .reduction import floats, known_reduction, reduced
 
+NOTHING, LEAST = -1e30, -1e25  # in the kernel log 0 is a number: NOTHING - NOTHING = 0, and no sum of LEASTs comes near it
+
 
 def ctc_loss(
     log_probs: Any,
@@ -114,11 +116,12 @@ def _ctc_equation(log_probs: Any, labels: Any, skips: Any, T_b: Any, S_b: Any, /
 def _ctc(log_probs: Any, labels: Any, skips: Any, T_b: Any, S_b: Any, /) -> Any:
     xp = backend.array_module(log_probs)
     y = np.take_along_axis(log_probs, labels[None], axis=-1)  # (T, B, 2S + 1)
-    alpha = _alphas(y, skips)
-    rows = xp.arange(len(T_b))
-    last = where(T_b > 0, alpha[T_b - 1, rows, 2 * S_b], where(S_b > 0, -math.inf, 0))
-    symbol = where((T_b > 0) & (S_b > 0), alpha[T_b - 1, rows, xp.maximum(2 * S_b - 1, 0)], -math.inf)
+    states, rows = xp.arange(labels.shape[1]), xp.arange(len(T_b))
+    alpha = _alphas(y, skips, xp.zeros(len(T_b), int), (states < 2)[None])
+    last = where(T_b > 0, alpha[T_b - 1, rows, 2 * S_b], where(S_b > 0, NOTHING, 0))
+    symbol = where((T_b > 0) & (S_b > 0), alpha[T_b - 1, rows, xp.maximum(2 * S_b - 1, 0)], NOTHING)
     log_p = np.logaddexp(last, symbol).astype(y.dtype)
+    log_p = where(log_p > NOTHING / 2, log_p, -math.inf)
     return -log_p, (alpha, log_p)
 
 
@@ -128,41 +131,60 @@ def _(g: Any, loss: Any, saved: Any, log_probs: Any, labels: Any, skips: Any, T_
     return _minus_occupancy(g, alpha, log_p, log_probs, labels, skips, T_b, S_b), None, None, None, None
 
 
-def _alphas(y: Any, skips: Any) -> Any:
-    """log α_t(s) for all moments: y (T, B, 2S + 1) log probabilities -> the same shape."""
+def _alphas(y: Any, skips: Any, begins: Any, first: Any) -> Any:
+    """log α_t(s) for all moments, of rows that begin at the moments `begins` (B,), in their states `first` (B or 1, 2S + 1).
+
+    y (T, B, 2S + 1) log probabilities -> the same shape. Before a row begins there is nothing in it, or NaN where y has that.
+    """
     T, B, states = y.shape
     xp = backend.array_module(y)
-    alpha = xp.full((T, B, states + 2), -math.inf, y.dtype)  # two states of nothing before the first
-    alpha[0, :, 2:4] = y[0, :, :2]
-    barred = where(skips, 0, -math.inf).astype(y.dtype)
-    skipped = xp.empty((B, states), y.dtype)
-    with np.errstate(invalid="ignore"):  # behind the end of a row there may be NaN
-        for t in range(1, T):
-            before, now = alpha[t - 1], alpha[t, :, 2:]
-            np.logaddexp(before[:, 2:], before[:, 1:-1], out=now)
-            np.add(before[:, :-2], barred, out=skipped)
-            np.logaddexp(now, skipped, out=now)
+    alpha = xp.full((T, B, states + 2), NOTHING, y.dtype)  # two states of nothing before the first
+    y, barred = xp.maximum(y, LEAST), where(skips, 0, NOTHING).astype(y.dtype)
+    beginning = begins == xp.arange(T)[:, None]  # (T, B)
+    some_begin = [True] * T if xp is not np else beginning.any(axis=1).tolist()
+    ways, top = xp.empty((3, B, states), y.dtype), xp.empty((B, states), y.dtype)
+    for t in range(T):
+        now = alpha[t, :, 2:]
+        if t > 0:  # log(e^a + e^b + e^c) = top + log(e^(a - top) + e^(b - top) + e^(c - top))
+            before = alpha[t - 1]
+            np.add(before[:, :-2], barred, out=ways[2])
+            np.maximum(before[:, 2:], before[:, 1:-1], out=top)
+            np.maximum(top, ways[2], out=top)
+            np.subtract(before[:, 2:], top, out=ways[0])
+            np.subtract(before[:, 1:-1], top, out=ways[1])
+            np.subtract(ways[2], top, out=ways[2])
+            np.exp(ways, out=ways)
+            np.add(ways[0], ways[1], out=now)
+            now += ways[2]
+            np.log(now, out=now)
+            now += top
             now += y[t]
+        if some_begin[t]:
+            now[...] = where(beginning[t, :, None], where(first, y[t], NOTHING), now)
     return alpha[:, :, 2:]
 
 
 def _minus_occupancy(g: Any, alpha: Any, log_p: Any, log_probs: Any, labels: Any, skips: Any, T_b: Any, S_b: Any) -> Any:
-    """-g γ_t(k), where β is the α of the strings read backwards: moment t of row b becomes T_b - 1 - t, state s becomes 2 S_b - s."""
+    """-g γ_t(k), where β is the α of the mirror image: row b begins at its last moment, in its last state or the one before."""
     T, B, C = log_probs.shape
     states = labels.shape[1]
     xp = backend.array_module(log_probs)
-    rows = xp.arange(B)[:, None]
-    time, state = T_b - 1 - xp.arange(T)[:, None], 2 * S_b[:, None] - xp.arange(states)  # (T, B), (B, 2S + 1)
-    inside = (time >= 0)[:, :, None] & (state >= 0) & (alpha > -math.inf) & (log_p > -math.inf)[:, None]
-    time, state = xp.maximum(time, 0)[:, :, None], xp.maximum(state, 0)
+    rows, state = xp.arange(B), xp.arange(states)
     y = np.take_along_axis(log_probs, labels[None], axis=-1)
-    beta = _alphas(y[time, rows, state], skips[rows, xp.minimum(state + 2, states - 1)])[time, rows, state]
-    with np.errstate(invalid="ignore"):  # -inf - -inf, outside
-        occupancy = where(inside, np.exp(alpha + (beta - y) - log_p[:, None]), 0)
+    mirrored = xp.zeros(skips.shape, bool)
+    mirrored[:, 2:] = skips[:, :1:-1]  # who may skip into s from s - 2 may skip from s to s - 2
+    ends = (state == 2 * S_b[:, None]) | (state == 2 * S_b[:, None] - 1)
+    beta = _alphas(y[::-1, :, ::-1], mirrored, T - T_b, ends[:, ::-1])[::-1, :, ::-1]
+    inside = (xp.arange(T)[:, None] < T_b)[:, :, None] & (state <= 2 * S_b[:, None]) & (log_p > -math.inf)[:, None]
+    occupancy = alpha + beta
+    occupancy -= xp.maximum(y, LEAST)
+    occupancy -= where(log_p > -math.inf, log_p, 0)[:, None]
+    occupancy = np.exp(where(inside, occupancy, -math.inf), out=occupancy)
     occupancy *= -g[:, None]
     out = xp.zeros((T, B, C), log_probs.dtype)
-    for s in range(states):  # (b, l'_s) names each place once
-        out[:, rows[:, 0], labels[:, s]] += occupancy[:, :, s]
+    out[:, rows, labels[:, 0]] = occupancy[:, :, 0::2].sum(axis=2)  # the blanks
+    for s in range(1, states, 2):  # (b, l'_s) names each place once
+        out[:, rows, labels[:, s]] += occupancy[:, :, s]
     return out
 
 
