@@ -84,6 +84,10 @@ def test_a_system_has_inputs_or_a_number_of_steps(given: dict) -> None:
         dy.unfold(np.tanh, np.zeros(2), **given)
     with pytest.raises(ShapeError, match="T >= 1"):
         dy.unfold(np.tanh, np.zeros(2), steps=0)
+    with pytest.raises(ArgumentError, match=r"(?s)one array.*tg\.scan"):
+        dy.unfold(np.tanh, (np.zeros(2), np.zeros(2)), steps=3)
+    with pytest.raises(ArgumentError, match=r"(?s)unfold: no argument 'T'.*steps=None"):
+        dy.unfold(np.tanh, np.zeros(2), T=3)
 
 
 # ---- Linear recursions -----------------------------------------------------------------------------------------------------------------

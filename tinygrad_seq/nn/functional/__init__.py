@@ -109,6 +109,7 @@ from .softmax import log_softmax as log_softmax, softmax as softmax
 from .upsample import interpolate as interpolate
 
 _twins.speak(_sys.modules[__name__])
+_twins.speak(dynamics)
 
 
 def __getattr__(name: str) -> _typing.NoReturn:

@@ -38,6 +38,8 @@ def unfold(f: Callable[..., Any], s0: Any, xs: Any = None, theta: Sequence[Any] 
         raise ArgumentError(
             message(f"unfold: {given}", expected="xs, one entry for each step, or, for a system without inputs, steps=T")
         )
+    if isinstance(s0, (tuple, list)):
+        raise ArgumentError(message("unfold: s0 is a tuple or list", expected="one array", do="tg.scan carries several"))
     if xs is not None:
         return scan(lambda x, s, *theta: f(s, x, *theta), xs, s0, theta, name="unfold")[0]
     return scan(lambda _, s, *theta: f(s, *theta), np.zeros(steps or 0), s0, theta, name="unfold")[0]
