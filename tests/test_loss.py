@@ -6,12 +6,15 @@ import contextlib
 import inspect
 import math
 
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 
 import tinygrad_seq as tg
 from tinygrad_seq import nn
 from tinygrad_seq.errors import ArgumentError, IndexError_, ShapeError
+from tinygrad_seq.fusion import expand
 from tinygrad_seq.nn import functional as F
 from tinygrad_seq.testing import check_grads
 
@@ -357,6 +360,40 @@ def test_the_kernel_equals_its_equation_to_second_order(targets, options):
     check_grads(lambda o: F.cross_entropy(o, targets, **options), [x])
 
 
+@hypothesis.given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.data())
+def test_classes_may_be_any_axis(shape, data):
+    axis = data.draw(st.integers(-len(shape), len(shape) - 1))
+    draw = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    o = draw.standard_normal(shape)
+    y = draw.integers(0, shape[axis], np.moveaxis(o, axis, -1).shape[:-1])
+    a, b = tg.tensor(o, requires_grad=True), tg.tensor(o, requires_grad=True)
+    losses = F.cross_entropy(a, y, reduction="none", axis=axis, label_smoothing=0.1)
+    moved = F.cross_entropy(tg.moveaxis(b, axis, -1), y, reduction="none", label_smoothing=0.1)
+    losses.sum().backward()
+    moved.sum().backward()
+    np.testing.assert_array_equal(losses.numpy(), moved.numpy())
+    np.testing.assert_array_equal(a.grad.numpy(), b.grad.numpy())
+    truth = np.moveaxis(np.eye(shape[axis])[y], -1, axis)
+    np.testing.assert_allclose(
+        F.cross_entropy(o, truth, reduction="none", axis=axis, label_smoothing=0.1), losses.numpy(), rtol=1e-12, atol=1e-14
+    )
+
+
+def test_a_fused_loss_can_be_opened():
+    for targets in (ids, some_ignored):
+        for reduction in ("mean", "none"):
+            loss = F.cross_entropy(tg.tensor(x, requires_grad=True), targets, weight, label_smoothing=0.1, reduction=reduction)
+            assert loss.op == "surprise"
+            expand(loss.node)  # raises where kernel and equation disagree
+
+
+def test_an_empty_batch_costs_nothing():
+    nothing, none = np.zeros((0, C)), np.zeros(0, int)
+    assert F.cross_entropy(nothing, none, reduction="sum") == 0 and F.cross_entropy(nothing, none, reduction="none").shape == (0,)
+    with np.errstate(invalid="ignore"):
+        assert math.isnan(F.cross_entropy(nothing, none))
+
+
 def test_many_classes_are_worked_off_in_blocks():
     o, y = rng.standard_normal((50, 3000)).astype("float32"), rng.integers(0, 3000, 50)
     a = tg.tensor(o, requires_grad=True)
@@ -583,7 +620,7 @@ WRONG = [
     (lambda: F.cross_entropy(x, ids, "sum"), ArgumentError, "reduction='sum'"),
     (lambda: F.cross_entropy(x, ids, weight[:2]), ShapeError, r"\(5,\), one weight for each class"),
     (lambda: F.cross_entropy(x, ids, label_smoothing=1.5), ArgumentError, r"0 \.\.\. 1"),
-    (lambda: F.cross_entropy(x, distribution[:2]), ArgumentError, "must be integers"),
+    (lambda: F.cross_entropy(x, distribution[:2]), ArgumentError, r"or probabilities \(7, 5\)"),
     (lambda: F.cross_entropy(x, ids, axis=2), ShapeError, "no axis 2"),
     (lambda: F.cross_entropy(ids, ids), ArgumentError, "floating-point"),
     (lambda: F.cross_entropy(x.T, ids), ShapeError, "axis=0"),
@@ -608,6 +645,8 @@ WRONG = [
     (lambda: F.multilabel_margin_loss(x, ids), ShapeError, "-1"),
     (lambda: F.triplet_margin_loss(x, x2, x3, margin=0.0), ArgumentError, "margin > 0"),
     (lambda: nn.MSELoss(reduction="average"), ArgumentError, "MSELoss: reduction"),
+    (lambda: nn.CrossEntropyLoss("sum"), ArgumentError, "reduction='sum'"),
+    (lambda: nn.CrossEntropyLoss(dim=1), ArgumentError, "axis="),
     (lambda: nn.L1Loss(size_average=True), ArgumentError, "reduction='mean'"),
 ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from ..errors import ArgumentError, message
 from ..tensor import Tensor
 from . import functional as F
 from .functional.reduction import known_reduction
@@ -26,6 +27,8 @@ class _Loss(Module):
 
 
 def _buffer(weight: Any) -> Tensor | None:
+    if isinstance(weight, str):
+        raise ArgumentError(message(f"weight = {weight!r}", expected="numbers: how much each counts", do=f"reduction={weight!r}"))
     return None if weight is None else Tensor(weight)
 
 

@@ -222,7 +222,10 @@ def _class_targets(who: str, targets: Any, shape: tuple[int, ...], axis: int, li
     """Class indices with 0 in place of those to ignore, and where they are not to be ignored; None where on the host all are kept."""
     targets = raw(targets) if backend.is_array(raw(targets)) else np.asarray(raw(targets))
     if targets.dtype.kind not in "iu":
-        indices(f"{who}: targets", targets, shape[axis], raw(like))  # the error for what is no index
+        probabilities = f", or probabilities {shape}" if who == "cross_entropy" else ""
+        raise ArgumentError(
+            message(f"{who}: targets must be integers, got {describe(targets)}", expected=f"0 ... {shape[axis] - 1}{probabilities}")
+        )
     rows = shape[:axis] + shape[axis + 1 :]
     if targets.shape != rows:
         elsewhere = [a for a in range(len(shape)) if shape[:a] + shape[a + 1 :] == targets.shape]
