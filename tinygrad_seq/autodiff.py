@@ -303,6 +303,7 @@ def steps_of_backward(outputs: Value | Sequence[Value], gradient: Any = None, *,
 
 def _prepare(who: str, outputs: Any, cotangents: Any, create_graph: bool) -> tuple[list[Value], list[Any]]:
     """Outputs as a list, and a cotangent of the right shape and dtype for each."""
+    backend.keep_freed_memory()
     several = isinstance(outputs, (list, tuple))
     values = list(outputs) if several else [outputs]
     given = [None] * len(values) if cotangents is None else list(cotangents) if several else [cotangents]
