@@ -307,11 +307,17 @@ def test_nothing_but_ignored_targets_is_nan_in_the_mean_and_0_in_the_sum_as_in_p
     torch = pytest.importorskip("torch")
     words = {k: torch.tensor(v) if k == "weight" else v for k, v in options.items()}
     for reduction in ("mean", "sum"):
-        theirs = torch.nn.functional.cross_entropy(torch.tensor(x), torch.tensor(all_ignored), reduction=reduction, **words)
+        a, b = tg.tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
+        theirs = torch.nn.functional.cross_entropy(b, torch.tensor(all_ignored), reduction=reduction, **words)
         with np.errstate(invalid="ignore"):
-            ours = F.cross_entropy(x, all_ignored, reduction=reduction, **options)
-        np.testing.assert_equal(float(ours), theirs.item())
-        assert math.isnan(ours) is (reduction == "mean")
+            ours = F.cross_entropy(a, all_ignored, reduction=reduction, **options)
+        np.testing.assert_equal(ours.item(), theirs.item())
+        assert math.isnan(ours.item()) is (reduction == "mean")
+        ours.backward()
+        theirs.backward()
+        assert not a.grad.numpy().any()
+        if not options.get("label_smoothing"):  # there PyTorch has 0/0
+            assert not b.grad.numpy().any()
 
 
 @pytest.mark.parametrize("unfold", [False, True], ids=["kernel", "equation"])

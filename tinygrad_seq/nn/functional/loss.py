@@ -57,13 +57,13 @@ def cross_entropy(
     _check_options("cross_entropy", logits, weight, reduction)
     if not 0 <= label_smoothing <= 1:
         raise ArgumentError(message(f"cross_entropy: label_smoothing = {label_smoothing}", expected="0 ... 1"))
-    logits, axis, moved = _classes_last("cross_entropy", logits, axis)
+    logits, axis, shape = _classes_last("cross_entropy", logits, axis)
     weight = _class_weights("cross_entropy", weight, logits)
-    if _are_probabilities(targets, moved):
-        if axis != len(moved) - 1:
+    if _are_probabilities(targets, shape):
+        if axis != len(shape) - 1:
             targets = moveaxis(targets, axis, -1)
         return reduced(_surprise_at_probabilities(logits, targets, weight, label_smoothing), reduction)
-    targets, kept = _class_targets("cross_entropy", targets, moved, axis, logits, ignore_index)
+    targets, kept = _class_targets("cross_entropy", targets, shape, axis, logits, ignore_index)
     return _surprise(logits, targets, weight, kept, smoothing=label_smoothing, reduction=reduction)
 
 
@@ -75,9 +75,9 @@ def nll_loss(
     log_probs (..., C), targets (...) class indices -> a scalar for "mean" and "sum", (...) for reduction="none".
     """
     _check_options("nll_loss", log_probs, weight, reduction)
-    log_probs, axis, moved = _classes_last("nll_loss", log_probs, axis)
+    log_probs, axis, shape = _classes_last("nll_loss", log_probs, axis)
     weight = _class_weights("nll_loss", weight, log_probs)
-    targets, kept = _class_targets("nll_loss", targets, moved, axis, log_probs, ignore_index)
+    targets, kept = _class_targets("nll_loss", targets, shape, axis, log_probs, ignore_index)
     losses = -take_along_axis(log_probs, targets[..., None], axis=-1)[..., 0]
     if weight is not None:
         losses = losses * weight[targets]
@@ -131,7 +131,8 @@ def _surprise(o: Any, targets: Any, weight: Any, kept: Any, /, smoothing: float,
 @backward_of(_surprise)
 def _(g: Any, y: Any, saved: Any, o: Any, targets: Any, weight: Any, kept: Any, smoothing: float, reduction: str) -> Any:
     if reduction == "mean":
-        g = g / _divisor(targets, weight, kept, o.dtype)
+        with np.errstate(divide="ignore", invalid="ignore"):  # where nothing is kept
+            g = g / _divisor(targets, weight, kept, o.dtype)
     top, total = saved
     return _prediction_minus_truth(g, top, total, o, targets, weight, kept, smoothing), None, None, None
 
