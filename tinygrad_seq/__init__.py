@@ -66,12 +66,13 @@ from .scan import scan as scan
 __version__ = "0.1.0"
 
 if _typing.TYPE_CHECKING:
-    from . import data as data, io as io, nn as nn, optim as optim, testing as testing, viz as viz
+    from . import data as data, io as io, nn as nn, optim as optim, testing as testing, training as training, viz as viz
     from .io import load as load, save as save
     from .viz import draw as draw
 
 _LAZY = {  # name -> its module
-    "data": "data", "draw": "viz", "io": "io", "load": "io", "nn": "nn", "optim": "optim", "save": "io", "testing": "testing", "viz": "viz",
+    "data": "data", "draw": "viz", "io": "io", "load": "io", "nn": "nn", "optim": "optim", "save": "io", "testing": "testing", "training": "training",
+    "viz": "viz",
 }  # fmt: skip
 _NAMESPACES = ("errors", "linalg", "random")  # modules that users call into; the others are for reading
 
