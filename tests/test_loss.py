@@ -472,6 +472,34 @@ def test_unfolded_there_is_one_loss_for_each_step_and_they_add_up(name):
     np.testing.assert_allclose(each, [loss(a, b, reduction="sum", **options) / count for a, b in zip(outputs, targets)], rtol=1e-12)
 
 
+@pytest.mark.parametrize("unfold", [False, True], ids=["at once", "step by step"])
+def test_rows_of_any_length_learn_what_they_would_alone(unfold):
+    """A padded batch through a recurrent layer: loss and every gradient are the sums over its rows."""
+    rnn, out = nn.LSTM(3, 4, dtype="float64"), nn.Linear(4, C, dtype="float64")
+    xs, parameters = rng.standard_normal((T, 4, 3)), [*rnn.parameters(), *out.parameters()]
+    alone = [
+        F.cross_entropy(out(rnn(tg.tensor(xs[:n, [b]]))[0]), words[:n, [b]], reduction="sum") for b, n in enumerate(lengths) if n
+    ]
+    expected = tg.grad(sum(alone), parameters)
+    padded, targets = xs.copy(), words.copy()
+    behind = np.arange(T)[:, None] >= lengths
+    padded[behind], targets[behind] = np.nan, 99
+    with tg.unfolded() if unfold else contextlib.nullcontext():
+        loss = F.over_time(F.cross_entropy, out(rnn(tg.tensor(padded), lengths=lengths)[0]), targets, lengths, "sum")
+    np.testing.assert_allclose(loss.item(), sum(each.item() for each in alone), rtol=1e-12)
+    for g, e in zip(tg.grad(loss, parameters), expected, strict=True):
+        np.testing.assert_allclose(g.numpy(), e.numpy(), rtol=1e-12, atol=1e-12)
+
+
+def test_the_gradient_at_each_moment_is_the_prediction_minus_the_truth():
+    # dL/dL(t) = 1, dL/do_i(t) = ŷ_i(t) - 1[i = y(t)]
+    with tg.unfolded():
+        moments = [tg.tensor(o, requires_grad=True) for o in scores]
+        F.over_time(F.cross_entropy, tg.stack(moments), words, reduction="sum").backward()
+    for o, y in zip(moments, words, strict=True):
+        np.testing.assert_allclose(o.grad.numpy(), F.softmax(o.numpy()) - np.eye(C)[y], atol=1e-15)
+
+
 def test_without_lengths_it_is_the_loss_itself():
     assert F.over_time(F.cross_entropy, scores, words) == F.cross_entropy(scores, words)
     np.testing.assert_array_equal(F.over_time(F.mse_loss, scores, 0 * scores, reduction="none"), scores**2)
