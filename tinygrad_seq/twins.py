@@ -82,7 +82,7 @@ LAYERS = {  # as tg.nn.name, tg.nn.functional.name, tg.optim.name and tg.optim.l
     "softmin": "tg.nn.functional.softmax(-x, axis)", "swish": "tg.nn.functional.silu(x)", "tanhshrink": "x - tg.tanh(x)",
     "InstanceNorm1d": "tg.nn.GroupNorm(channels, channels)", "InstanceNorm2d": "tg.nn.GroupNorm(channels, channels)",
     "ParameterDict": "a plain dict of parameters", "ParameterList": "a plain list of parameters",
-    "RNNBase": "tg.nn.Recurrent(cell, ...)",
+    "RNNBase": "tg.nn.Recurrent(cell, ...)", "multi_head_attention_forward": "tg.nn.functional.multi_head_attention, tg.nn.MultiheadAttention",
     "one_hot": "tg.one_hot(ids, num_classes)",
     "pad": "tg.pad(x, pad_width)", "sigmoid": "tg.sigmoid(x)", "tanh": "tg.tanh(x)", "utils": "tg.optim.clip_grad_norm_(parameters, max_norm); for packed sequences rnn(xs, lengths=lengths)",
 }  # fmt: skip
