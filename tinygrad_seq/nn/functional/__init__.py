@@ -37,6 +37,11 @@ from .attention import (
     bilinear_attention as bilinear_attention,
     multi_head_attention as multi_head_attention,
 )
+from .binary import (
+    binary_cross_entropy as binary_cross_entropy,
+    binary_cross_entropy_with_logits as binary_cross_entropy_with_logits,
+    multilabel_soft_margin_loss as multilabel_soft_margin_loss,
+)
 from .conv import (
     conv1d as conv1d,
     conv2d as conv2d,
@@ -58,14 +63,7 @@ from .dropout import (
     variational_dropout as variational_dropout,
 )
 from .linear import bilinear as bilinear, embedding as embedding, linear as linear
-from .loss import (
-    binary_cross_entropy as binary_cross_entropy,
-    binary_cross_entropy_with_logits as binary_cross_entropy_with_logits,
-    cross_entropy as cross_entropy,
-    kl_div as kl_div,
-    multilabel_soft_margin_loss as multilabel_soft_margin_loss,
-    nll_loss as nll_loss,
-)
+from .loss import cross_entropy as cross_entropy, kl_div as kl_div, nll_loss as nll_loss
 from .norm import batch_norm as batch_norm, group_norm as group_norm, layer_norm as layer_norm, rms_norm as rms_norm
 from .over_time import over_time as over_time
 from .pooling import (

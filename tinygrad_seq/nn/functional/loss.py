@@ -1,4 +1,4 @@
-"""Losses of classifiers and distributions, in nats: how surprised is the prediction by what came?
+"""Losses of classifiers, in nats: how surprised is the prediction by the class that came?
 
 A loss averages over everything that it is given (reduction="mean"), sums, or returns what each element costs ("none").
 """
@@ -13,15 +13,12 @@ from ... import backend
 from ...errors import ArgumentError, ShapeError, describe, message
 from ...fusion import fused
 from ...graph import raw
-from ...ops import equal, exp, expand_dims, isinf, log, logical_and, logsumexp, maximum, moveaxis, sum, take_along_axis, where
-from ...ops.broadcast import elementwise
-from ...primitives import backward_of, defvjp
-from .activation import logsigmoid
+from ...ops import equal, exp, expand_dims, isinf, log, logical_and, logsumexp, moveaxis, sum, take_along_axis, where
+from ...primitives import backward_of
 from .linear import indices
 from .reduction import constant, floats, known_reduction, reduced, targets_like
 from .softmax import log_softmax
 
-EPS = 9.999999960041972e-13  # PyTorch's, 1e-12 as a float32 number
 BLOCK = 2**16  # scores that are worked on at a time: they stay in the cache of a core
 
 
@@ -130,19 +127,21 @@ def _surprise(o: Any, targets: Any, weight: Any, kept: Any, /, smoothing: float,
 
 @backward_of(_surprise)
 def _(g: Any, y: Any, saved: Any, o: Any, targets: Any, weight: Any, kept: Any, smoothing: float, reduction: str) -> Any:
-    if reduction == "mean":
-        with np.errstate(divide="ignore", invalid="ignore"):  # where nothing is kept
-            g = g / _divisor(targets, weight, kept, o.dtype)
     top, total = saved
-    return _prediction_minus_truth(g, top, total, o, targets, weight, kept, smoothing), None, None, None
+    return _prediction_minus_truth(g, top, total, o, targets, weight, kept, smoothing, reduction), None, None, None
 
 
-def _prediction_minus_truth(g: Any, top: Any, total: Any, o: Any, targets: Any, weight: Any, kept: Any, smoothing: float) -> Any:
+def _prediction_minus_truth(
+    g: Any, top: Any, total: Any, o: Any, targets: Any, weight: Any, kept: Any, smoothing: float, reduction: str
+) -> Any:
     """g (softmax(o) sum_i a_i - a) for the truth a_i = weight_i ((1 - smoothing) 1[i = y] + smoothing/C); g (...), or one number."""
     C = o.shape[-1]
     rows, y = o.reshape(-1, C), targets.reshape(-1)
     xp = backend.array_module(o)
     N = len(rows)
+    if reduction == "mean":
+        with np.errstate(divide="ignore", invalid="ignore"):  # where nothing is kept
+            g = g / _divisor(targets, weight, kept, o.dtype)
     g = np.broadcast_to(g, targets.shape).reshape(-1)
     if kept is not None:
         g = where(kept.reshape(-1), g, 0)
@@ -258,79 +257,6 @@ def _divisor(targets: Any, weight: Any, kept: Any, dtype: Any) -> Any:
     if weight is None:
         return targets.size if kept is None else kept.sum().astype(dtype)
     return (weight[targets] if kept is None else where(kept, weight[targets], 0)).sum()
-
-
-# ---- Yes or no -----------------------------------------------------------------------------------------------------------------------
-
-
-@elementwise
-def _binary_surprise(p: Any, t: Any, /) -> Any:
-    with np.errstate(divide="ignore"):
-        return (t - 1) * np.maximum(np.log1p(-p), -100) - t * np.maximum(np.log(p), -100)
-
-
-# The slope at p = 0 and 1, where the loss is cut at 100, is PyTorch's: large and finite.
-defvjp(
-    _binary_surprise,
-    lambda g, y, p, t: g * (p - t) / maximum(p * (1 - p), EPS),
-    lambda g, y, p, t: g * (_log_or_100(1 - p) - _log_or_100(p)),
-)
-
-
-def _log_or_100(p: Any) -> Any:
-    """log p, not below -100."""
-    return where(equal(p, 0), -100, maximum(log(where(equal(p, 0), 1, p)), -100))
-
-
-def binary_cross_entropy(p: Any, targets: Any, weight: Any = None, *, reduction: str = "mean") -> Any:
-    """The surprise of a probability p of yes at the answer t, which is 1, 0, or a probability itself.
-
-        L = -weight (t log p + (1 - t) log(1 - p))          each logarithm at least -100
-
-    p, targets (...), weight broadcasts to them -> a scalar, or (...) for reduction="none". From scores it is
-    `binary_cross_entropy_with_logits` that is exact.
-    """
-    known_reduction("binary_cross_entropy", reduction)
-    p = floats("binary_cross_entropy", "p", p)
-    values = raw(p)
-    if isinstance(values, np.ndarray) and values.size and not (values.min() >= 0 and values.max() <= 1):
-        raise ArgumentError(
-            message(
-                f"binary_cross_entropy: p lies in {values.min():g} ... {values.max():g}",
-                expected="probabilities, 0 ... 1",
-                do="binary_cross_entropy_with_logits for scores",
-            )
-        )
-    losses = _binary_surprise(p, targets_like("binary_cross_entropy", p, targets))
-    return reduced(losses if weight is None else losses * constant(weight, p), reduction)
-
-
-def binary_cross_entropy_with_logits(
-    logits: Any, targets: Any, weight: Any = None, *, reduction: str = "mean", pos_weight: Any = None
-) -> Any:
-    """The surprise of a score o, a probability σ(o) of yes, at the answer t; exact for scores of any size.
-
-        L = -weight (pos_weight t log σ(o) + (1 - t) log σ(-o))          dL/do = σ(o) - t  without weights
-
-    logits, targets (...), weight and pos_weight broadcast to them -> a scalar, or (...) for reduction="none". pos_weight: how often a
-    yes counts.
-    """
-    known_reduction("binary_cross_entropy_with_logits", reduction)
-    o = floats("binary_cross_entropy_with_logits", "the array of logits", logits)
-    t = targets_like("binary_cross_entropy_with_logits", o, targets)
-    yes = 1 if pos_weight is None else (constant(pos_weight, o) - 1) * t + 1
-    losses = (1 - t) * o - yes * logsigmoid(o)  # log σ(-o) = log σ(o) - o
-    return reduced(losses if weight is None else losses * constant(weight, o), reduction)
-
-
-def multilabel_soft_margin_loss(logits: Any, targets: Any, weight: Any = None, *, reduction: str = "mean") -> Any:
-    """`binary_cross_entropy_with_logits` of C questions, averaged: L = -1/C sum_c weight_c (t_c log σ(o_c) + (1 - t_c) log σ(-o_c)).
-
-    logits, targets (..., C), weight (C,) -> a scalar, or (...) for reduction="none".
-    """
-    losses = binary_cross_entropy_with_logits(logits, targets, weight, reduction="none").mean(axis=-1)
-    known_reduction("multilabel_soft_margin_loss", reduction)
-    return reduced(losses, reduction)
 
 
 # ---- Distributions -------------------------------------------------------------------------------------------------------------------
