@@ -206,6 +206,19 @@ def test_lengths_and_angles_neither_overflow_nor_vanish_on_the_way(size: float) 
         assert_close(g, [exact], rtol=1e-14, atol=0)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize(
+    "arranged", [np.ascontiguousarray, np.transpose, lambda x: x[::-1, ::2], lambda x: np.broadcast_to(x[:1], x.shape)]
+)
+def test_many_numbers_or_zero_are_those_of_numpy_bit_for_bit(arranged: Callable[..., Any], dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    x = arranged(rng.choice(np.array([np.nan, np.inf, -np.inf, -0.0, 1.5], dtype), (80, 70)))
+    chosen = rng.random(x.shape) > 0.5
+    for ours, numpys in ((tg.where(chosen, x, 0), np.where(chosen, x, 0)), (tg.where(chosen, 0, x), np.where(chosen, 0, x))):
+        assert ours.dtype == dtype
+        assert ours.tobytes() == numpys.tobytes()
+
+
 # ---- The table --------------------------------------------------------------------------------------------------------------------
 
 

