@@ -83,6 +83,41 @@ def test_at_the_kinks_too_and_far_out(name):
     module_agrees(made(name), made(name, torch.nn), np.concatenate([x, x]), dtype=exact_in(name, "float64"))
 
 
+@pytest.mark.torch
+@pytest.mark.parametrize("name", ["ReLU", "ReLU6", "Hardtanh", "Hardswish", "LeakyReLU", "Mish"])
+@pytest.mark.parametrize("copies", [1, 1000])
+@pytest.mark.parametrize("arriving", [np.nan, np.inf])
+def test_a_gradient_of_nan_or_infinity_goes_no_further_than_in_pytorch(name, copies, arriving):
+    torch = pytest.importorskip("torch")
+    x = np.tile(np.float32([-8, -4, -1, 0.5, 2, 7]), copies)
+    ours, theirs = tg.tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
+    made(name)(ours).backward(tg.full(x.shape, arriving))
+    made(name, torch.nn)(theirs).backward(torch.full(x.shape, arriving))
+    np.testing.assert_array_equal(ours.grad.numpy(), theirs.grad.numpy())
+
+
+@pytest.mark.parametrize("f", [F.relu, F.hardtanh, F.relu6])
+def test_what_is_not_a_number_is_not_hidden_from_the_gradient(f):
+    x = tg.tensor([np.nan, -1.0], requires_grad=True)
+    y = f(x)
+    y.backward(tg.tensor([np.nan, 1.0]))
+    assert np.isnan(y.numpy()[0]) and np.isnan(x.grad.numpy()[0])
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", ["GELU", "GELU by tanh", "SiLU", "Mish"])
+def test_halves_whose_squares_are_too_large_have_pytorchs_gradient(name):
+    torch = pytest.importorskip("torch")
+    x = np.array([-400.0, -300.0, -3.0, 2.0, 300.0, 400.0], "float16")
+    ours, theirs = tg.tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
+    y, z = made(name)(ours), made(name, torch.nn)(theirs)
+    y.backward(tg.ones_like(y))
+    z.backward(torch.ones_like(z))
+    assert y.dtype == ours.grad.dtype == np.float16
+    np.testing.assert_allclose(y.numpy(), z.detach().numpy(), rtol=2e-3, atol=2e-4)
+    np.testing.assert_allclose(ours.grad.numpy(), theirs.grad.numpy(), rtol=2e-3, atol=2e-4)
+
+
 @each_layer
 def test_derivatives_to_second_order(name):
     layer = made(name)

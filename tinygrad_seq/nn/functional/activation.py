@@ -15,7 +15,7 @@ from ... import backend
 from ...errors import ArgumentError, ShapeError, describe, message
 from ...fusion import fused
 from ...graph import raw
-from ...ops import abs, erf, exp, greater, less, logical_and, minimum, sigmoid, split, tanh, where
+from ...ops import abs, erf, exp, greater, greater_equal, less, less_equal, logical_or, minimum, sigmoid, split, tanh, where
 from ...ops.broadcast import elementwise
 from ...primitives import backward_of, defvjp
 from .linear import single
@@ -29,7 +29,7 @@ def relu(x: Any) -> Any:
     return np.maximum(x, 0)
 
 
-defvjp(relu, lambda g, y, x: g * greater(y, 0))  # a product with booleans takes a quarter of the time of `where`
+defvjp(relu, lambda g, y, x: where(less_equal(y, 0), 0, g))  # so a NaN gets its gradient, and no gradient of NaN gets through
 
 
 @elementwise
@@ -74,7 +74,10 @@ def hardtanh(x: Any, min_val: float = -1.0, max_val: float = 1.0) -> Any:
     return np.clip(x, min_val, max_val)
 
 
-defvjp(hardtanh, lambda g, y, x, min_val=-1.0, max_val=1.0: g * logical_and(greater(x, min_val), less(x, max_val)))
+defvjp(
+    hardtanh,
+    lambda g, y, x, min_val=-1.0, max_val=1.0: where(logical_or(less_equal(x, min_val), greater_equal(x, max_val)), 0, g),
+)
 
 
 def relu6(x: Any) -> Any:
@@ -93,7 +96,7 @@ def hardswish(x: Any) -> Any:
     return x * (np.clip(x + 3, 0, 6) / 6)
 
 
-defvjp(hardswish, lambda g, y, x: g * where(less(x, 3), greater(x, -3) * (x / 3 + 0.5), 1))
+defvjp(hardswish, lambda g, y, x: where(less_equal(x, -3), 0, g * where(less(x, 3), x / 3 + 0.5, 1)))
 
 # ---- Exponential pieces ------------------------------------------------------------------------------------------------------------
 
@@ -151,6 +154,11 @@ def silu(x: Any) -> Any:
     return _silu(single("silu", x))
 
 
+def mish(x: Any) -> Any:
+    """Mish (Misra 2019): x tanh(log(1 + e^x))."""
+    return _mish(single("mish", x))
+
+
 def _self_gated(name: str, gate: Callable[[Any], Any], gate_and_slope: Callable[[Any], tuple[Any, Any]]) -> Callable[[Any], Any]:
     """The op y = x s(x) with dy/dx = s(x) + x s'(x), both computed in one go, block after block that fits in the cache."""
 
@@ -161,8 +169,9 @@ def _self_gated(name: str, gate: Callable[[Any], Any], gate_and_slope: Callable[
         xp, flat = backend.array_module(x), x.reshape(-1)
         y, slope = xp.empty_like(flat), xp.empty_like(flat)
         block = BLOCK if xp is np else max(flat.size, 1)
+        wide = np.float32 if x.dtype == np.float16 else x.dtype  # the square of a half overflows at 256
         for at in range(0, flat.size, block):
-            part = flat[at : at + block]
+            part = flat[at : at + block].astype(wide, copy=False)
             s, ds = gate_and_slope(part)
             np.multiply(part, s, out=y[at : at + block])
             ds *= part
@@ -207,6 +216,12 @@ def _normal(x: Any) -> tuple[Any, Any]:
     return half, density
 
 
+def _tanh_of_softplus(x: Any) -> tuple[Any, Any]:
+    """tanh(log(1 + e^x)) and its derivative."""
+    s = tanh(softplus(x))
+    return s, (1 - s * s) * sigmoid(x)
+
+
 def _logistic(x: Any) -> tuple[Any, Any]:
     """σ(x) and σ'(x)."""
     s = sigmoid(x)
@@ -229,11 +244,7 @@ def _logistic_of_cubic(x: Any) -> tuple[Any, Any]:
 _gelu = _self_gated("gelu", _normal_cdf, _normal)
 _gelu_tanh = _self_gated("gelu_tanh", lambda x: sigmoid((x * x * CUBIC + 1) * x * SCALE), _logistic_of_cubic)
 _silu = _self_gated("silu", sigmoid, _logistic)
-
-
-def mish(x: Any) -> Any:
-    """Mish (Misra 2019): x tanh(log(1 + e^x))."""
-    return x * tanh(softplus(x))
+_mish = _self_gated("mish", lambda x: tanh(softplus(x)), _tanh_of_softplus)
 
 
 def glu(x: Any, axis: int = -1) -> Any:
