@@ -1,12 +1,16 @@
-"""The corpus, vocabularies, windows for truncated BPTT, and n-grams counted another way."""
+"""The corpus, vocabularies, padding, windows for truncated BPTT, and n-grams counted another way."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+import tinygrad_seq as tg
 from tinygrad_seq import data
 from tinygrad_seq.errors import ArgumentError, ShapeError, TinygradError
 
@@ -69,6 +73,66 @@ def test_tokens_may_be_words_and_stand_once():
         data.Vocabulary("aa")
 
 
+def test_words_are_split_from_punctuation_and_joined_by_spaces():
+    text = "It's late, isn't it?\n\tWell-known words: 3."
+    assert data.words(text) == ["It's", "late", ",", "isn't", "it", "?", "Well-known", "words", ":", "3", "."]
+    vocabulary = data.Vocabulary.of(text, kind="words")
+    ids = vocabulary.encode(text)
+    assert vocabulary.decode(ids) == "It's late , isn't it ? Well-known words : 3 ."
+    assert vocabulary.encode(["late", "it"]).tolist() == [vocabulary.index["late"], vocabulary.index["it"]]
+
+
+@given(st.text(max_size=60))
+def test_decoding_loses_nothing_of_characters_and_of_words_only_the_spaces(text):
+    characters = data.Vocabulary.of(text)
+    assert characters.decode(characters.encode(text)) == text
+    words = data.Vocabulary.of(text, kind="words")
+    assert data.words(words.decode(words.encode(text))) == data.words(text)
+
+
+def test_rare_tokens_are_left_out_and_counted_for_the_unknown_one():
+    text = "a" * 5 + "b" * 3 + "c" * 3 + "d"
+    assert data.Vocabulary.of(text, "?", min_count=2).tokens == ["a", "b", "c", "?"]
+    vocabulary = data.Vocabulary.of(text, "?", max_size=4, padding="_")
+    assert vocabulary.tokens == ["_", "a", "b", "?"]
+    assert vocabulary.counts == {"_": 0, "a": 5, "b": 3, "?": 4}
+    assert vocabulary.decode(vocabulary.encode("abcd")) == "ab??"
+    with pytest.raises(ShapeError, match="room for the 2 special tokens"):
+        data.Vocabulary.of(text, "?", max_size=1, padding="_")
+
+
+def test_special_tokens_stand_first_and_can_be_put_around_and_left_out():
+    vocabulary = data.Vocabulary.of("to be or not", "<unknown>", kind="words", padding="<pad>", start="<start>", end="<end>")
+    assert vocabulary.tokens == ["<pad>", "<start>", "<end>", "be", "not", "or", "to", "<unknown>"]
+    ids = vocabulary.encode("to see", start=True, end=True)
+    assert ids.tolist() == [1, 6, 7, 2] and ids.dtype == np.int64
+    assert vocabulary.decode([*ids, 0, 0], specials=False) == "to <unknown>"
+    assert vocabulary.decode([*ids, 0]) == "<start> to <unknown> <end> <pad>"
+    with pytest.raises(ArgumentError, match='it has no end token(?s:.*)end="<end>"'):
+        data.Vocabulary("ab").encode("a", end=True)
+
+
+def test_a_vocabulary_survives_json_and_a_file(tmp_path):
+    vocabulary = data.Vocabulary.of("to be or not to be", "?", kind="words", min_count=2, padding="_")
+    assert data.Vocabulary.from_dict(json.loads(json.dumps(vocabulary.to_dict()))) == vocabulary
+    tg.save(vocabulary.to_dict(), tmp_path / "words.safetensors")
+    again = data.Vocabulary.from_dict(tg.load(tmp_path / "words.safetensors"))
+    assert again == vocabulary != data.Vocabulary("ab")
+    assert again.encode("be not").tolist() == vocabulary.encode("be not").tolist()
+    with pytest.raises(ArgumentError, match=r"what to_dict\(\) gave"):
+        data.Vocabulary.from_dict({"tokens": []})
+
+
+def test_what_a_vocabulary_does_not_have_says_so():
+    with pytest.raises(ArgumentError, match="'characters' or 'words'"):
+        data.Vocabulary("ab", kind="letters")
+    with pytest.raises(ArgumentError, match="'characters' or 'words'"):
+        data.Vocabulary.of("ab", kind="letters")
+    for wrong in (2, -1):
+        with pytest.raises(ShapeError, match=f"no token {wrong}"):
+            data.Vocabulary("ab").decode([wrong])
+
+
 def test_the_split_is_by_position():
     ids = np.arange(1000)
     train, test = data.split(ids, held_out=0.05)
@@ -94,6 +158,130 @@ def test_windows_go_on_where_the_one_before_stopped(length, batch, steps):
 def test_too_little_text_for_the_batch_says_so():
     with pytest.raises(ShapeError, match="4 tokens, batch = 4"):
         next(data.batches_for_tbptt(np.arange(4), 4, 2))
+
+
+def test_streams_may_have_vectors_and_targets_of_their_own():
+    xs, ys = np.arange(40.0).reshape(20, 2), np.arange(20) * 10
+    streams = data.Streams(xs, 2, 4, targets=ys)
+    assert len(streams) == 3
+    inputs, targets = (np.concatenate(parts) for parts in zip(*streams, strict=True))
+    assert inputs.shape == (10, 2, 2)
+    np.testing.assert_array_equal(inputs[:, 1], xs[10:])
+    np.testing.assert_array_equal(targets[:, 0], ys[:10])
+    with pytest.raises(ShapeError, match="20 moments and 3 targets"):
+        data.Streams(xs, 2, 4, targets=ys[:3])
+
+
+@given(st.integers(5, 40), st.integers(1, 4), st.integers(1, 6), st.integers(0, 12))
+def test_streams_go_on_from_every_position(length, batch, steps, stop):
+    def run(streams, epochs):
+        for _ in range(epochs):
+            for x, y in streams:
+                yield x.tolist(), y.tolist(), json.dumps(streams.state_dict())
+            yield streams.epoch, None, json.dumps(streams.state_dict())
+
+    whole = list(run(data.Streams(np.arange(length), batch, steps), 3))
+    stop = min(stop, len(whole) - 2)
+    resumed = data.Streams(np.arange(length), batch, steps)
+    resumed.load_state_dict(json.loads(whole[stop][2]))
+    rest = whole[stop + 1 :]
+    assert list(run(resumed, 3))[: len(rest)] == rest
+
+
+def test_streams_left_early_begin_at_the_front():
+    streams = data.Streams(list(range(9)), 2, 1)
+    first = [next(iter(streams))[0].tolist() for _ in range(2)]
+    assert first == [[[0, 4]]] * 2 and streams.epoch == 1
+    with pytest.raises(ArgumentError, match="is no position"):
+        streams.load_state_dict({"position": 99, "epoch": 0})
+
+
+# ---- Padding and buckets -------------------------------------------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.integers(0, 6), min_size=1, max_size=6),
+    st.sampled_from([(), (2,), (2, 3)]),
+    st.booleans(),
+    st.sampled_from(["int64", "float32"]),
+)
+def test_unpad_is_the_way_back_from_pad(lengths, trailing, batch_first, dtype):
+    rng = np.random.default_rng(0)
+    sequences = [(rng.normal(size=(n, *trailing)) * 9).astype(dtype) for n in lengths]
+    xs, found = data.pad(sequences, -1, batch_first=batch_first)
+    T, B = max(lengths), len(lengths)
+    assert xs.shape == ((B, T) if batch_first else (T, B)) + trailing and xs.dtype == dtype
+    assert found.tolist() == lengths
+    assert (xs == -1).reshape(-1).sum() >= (T * B - sum(lengths)) * int(np.prod(trailing))
+    for n, b in zip(lengths, range(B), strict=True):
+        assert ((xs[b, n:] if batch_first else xs[n:, b]) == -1).all()
+    back = data.unpad(xs, found, batch_first=batch_first)
+    assert all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(back, sequences, strict=True))
+
+
+def test_lists_are_padded_and_an_empty_one_changes_no_dtype():
+    xs, lengths = data.pad([[3, 4], [], [5]])
+    assert xs.tolist() == [[3, 0, 5], [4, 0, 0]] and xs.dtype == np.int64 and lengths.tolist() == [2, 0, 1]
+    assert data.pad([[], []])[0].shape == (0, 2)
+
+
+def test_padding_stays_on_its_device(xp):
+    xs, lengths = data.pad([xp.ones((2, 3)), xp.ones((4, 3))])
+    assert type(xs) is type(xp.ones(1)) and xs.shape == (4, 2, 3) and type(lengths) is np.ndarray
+    assert [x.shape for x in data.unpad(tg.Tensor(xs), lengths)] == [(2, 3), (4, 3)]
+
+
+def test_unpadded_outputs_keep_their_gradient():
+    x = tg.ones((3, 2), requires_grad=True)
+    first, second = data.unpad(x, [1, 3])
+    (first.sum() + 2 * second.sum()).backward()
+    assert x.grad.tolist() == [[1, 2], [0, 2], [0, 2]]
+
+
+def test_sequences_that_do_not_fit_say_so():
+    with pytest.raises(ShapeError, match=r"sequence 1 is float64 \(2, 4\)(?s:.*)\(length, 3\)"):
+        data.pad([np.zeros((2, 3)), np.zeros((2, 4))])
+    with pytest.raises(ShapeError, match="time first"):
+        data.pad([1.0, 2.0])
+    with pytest.raises(ShapeError, match="no sequences"):
+        data.pad([])
+    with pytest.raises(ArgumentError, match=r"x\.detach\(\)"):
+        data.pad([tg.ones(2, requires_grad=True)])
+    for xs, lengths in ((np.zeros((3, 2)), [1, 4]), (np.zeros((3, 2)), [1]), (np.zeros(3), [1]), (np.zeros((3, 2)), [1.0, 2.0])):
+        with pytest.raises(ShapeError, match="do not fit xs"):
+            data.unpad(xs, lengths)
+
+
+@given(st.lists(st.integers(0, 20), max_size=60), st.integers(1, 7), st.booleans(), st.integers(1, 5), st.booleans())
+def test_buckets_part_the_data(lengths, batch_size, shuffle, pool, drop_last):
+    batches = data.buckets(lengths, batch_size, shuffle=shuffle, pool=pool, drop_last=drop_last, rng=0)
+    seen = [int(i) for batch in batches for i in batch]
+    assert len(set(seen)) == len(seen)
+    assert len(seen) == (len(lengths) // batch_size * batch_size if drop_last else len(lengths))
+    assert all(0 < len(batch) <= batch_size for batch in batches)
+    again = data.buckets(lengths, batch_size, shuffle=shuffle, pool=pool, drop_last=drop_last, rng=0)
+    assert [b.tolist() for b in batches] == [b.tolist() for b in again]
+
+
+def test_buckets_pad_little_and_mix_all_the_same():
+    lengths = np.random.default_rng(0).integers(1, 100, 1000)
+    at_random = np.random.default_rng(1).permutation(1000).reshape(-1, 20)
+    one, two = (data.buckets(lengths, 20, rng=rng) for rng in (1, 2))
+    assert data.padding_share(lengths, at_random) > 0.4
+    assert data.padding_share(lengths, one) < 0.03
+    small = data.buckets(lengths, 20, pool=5, rng=1)
+    assert data.padding_share(lengths, one) < data.padding_share(lengths, small) < 0.2
+    assert [b.tolist() for b in one] != [b.tolist() for b in two]
+    longest = [lengths[batch].max() for batch in one]
+    assert longest != sorted(longest)
+    assert data.padding_share([2, 4], [[0, 1]]) == 0.25 and data.padding_share([], []) == 0
+
+
+def test_buckets_of_what_is_no_length_say_so():
+    with pytest.raises(ShapeError, match=r"integers \(N,\)"):
+        data.buckets([1.5, 2.0], 2)
+    with pytest.raises(ArgumentError, match="batch_size = 0"):
+        data.buckets([1, 2], 0)
 
 
 # ---- n-grams -----------------------------------------------------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ def test_dir_is_tidy() -> None:
     names = dir(tg)
     assert names == sorted(set(names))
     modules = {name for name in names if isinstance(getattr(tg, name), types.ModuleType)}
-    assert modules == {"errors", "linalg", "random", "data", "io", "nn", "optim", "testing", "viz"}
+    assert modules == {"errors", "linalg", "random", "data", "io", "nn", "optim", "testing", "training", "viz"}
     assert [name for name in names if name[0] == "_"] == ["__version__"]
     assert not {"Any", "TYPE_CHECKING", "annotations", "np", "sys"} & set(names)
 

@@ -82,7 +82,7 @@ def buckets(
     batches are shuffled. A larger pool pads less, a smaller one mixes more. Without shuffling, all are sorted and the order is fixed.
     """
     sizes = np.asarray(lengths)
-    if sizes.ndim != 1 or sizes.dtype.kind not in "iu":
+    if sizes.ndim != 1 or (sizes.size and sizes.dtype.kind not in "iu"):
         raise ShapeError(message(f"buckets: lengths {describe(sizes)}", expected="integers (N,), one for each sequence"))
     check_size("buckets", "batch_size", batch_size)
     check_size("buckets", "pool", pool)
