@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -99,6 +100,30 @@ def test_scores_of_any_size():
             w = np.exp(scores - scores.max(-1, keepdims=True))
             np.testing.assert_allclose(y, w / w.sum(-1, keepdims=True) @ v, rtol=2e-2 if size == 1e5 else 2e-3, atol=1e-3)
             assert y.dtype == np.float32
+
+
+def test_masks_may_be_tensors_arrays_and_lists():
+    layer, x = nn.MultiheadAttention(4, 2, dtype="float64"), draw(3, 2, 4)
+    padding, mask = np.array([[False, False, True], [False, True, True]]), np.triu(np.ones((3, 3), bool), 1)
+    expected = layer(x, x, x, padding, attn_mask=mask)[0].numpy()
+    for form in (tg.tensor, np.ndarray.tolist, lambda m: np.where(m, -np.inf, 0.0), lambda m: tg.tensor(np.where(m, -np.inf, 0.0))):
+        np.testing.assert_allclose(layer(x, x, x, form(padding), attn_mask=form(mask))[0].numpy(), expected, rtol=1e-12)
+        np.testing.assert_allclose(layer(x, x, x, padding, attn_mask=form(mask))[0].numpy(), expected, rtol=1e-12)
+    np.testing.assert_array_equal(
+        F.scaled_dot_product_attention(x, x, x, tg.tensor(~mask[:2, :2])), F.scaled_dot_product_attention(x, x, x, ~mask[:2, :2])
+    )
+
+
+def test_memory_grows_with_the_length_not_with_its_square():
+    def peak(T):
+        q = tg.tensor(draw(2, T, 8).astype("float32"), requires_grad=True)
+        tracemalloc.start()
+        F.scaled_dot_product_attention(q, q, q).sum().backward()
+        size = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return size
+
+    assert peak(2048) < 2.5 * peak(1024) and peak(2048) < 2 * 2048**2  # bytes; the weights would be 8 * 2048**2
 
 
 # ---- The kernels -----------------------------------------------------------------------------------------------------------------------

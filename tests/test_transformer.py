@@ -172,6 +172,12 @@ def test_what_comes_later_changes_causal_outputs_by_exactly_nothing(norm_first):
     assert np.any(a[20:] != b[20:])
 
 
+def test_units_without_recurrence_compute_all_times_at_once():
+    layer, xs = nn.TransformerEncoderLayer(8, 2, 16, 0.0, dtype="float64"), draw(5, 3, 8)
+    one_by_one = np.stack([layer._feed_forward(x).numpy() for x in xs])
+    np.testing.assert_allclose(layer._feed_forward(xs).numpy(), one_by_one, rtol=1e-12, atol=1e-14)
+
+
 def test_an_encoder_without_positions_does_not_know_the_order():
     layer = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, 0.0, dtype="float64"), 2)
     xs, order = draw(6, 2, 8), rng.permutation(6)

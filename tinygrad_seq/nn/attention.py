@@ -159,8 +159,6 @@ class MultiheadAttention(Module):
             masks.append(mask if len(mask.shape) == 2 else mask.reshape((B, N, T, S)))
         if len(masks) < 2:
             return masks[0] if masks else None
-        if all(mask.dtype.kind == "b" for mask in masks):
-            return masks[0] & masks[1]
         return sum(to_add(mask, raw(query)) for mask in masks)
 
     def _check(self, query: Any, key: Any, value: Any, cache: KeyValueCache | None) -> None:
