@@ -116,8 +116,13 @@ def test_time_per_step_of_sliced_bptt_does_not_grow_with_the_length():
         h.sum().backward()
         return (time.perf_counter() - start) / T
 
-    seconds_per_step(50)
-    ratios = [seconds_per_step(2000) / min(seconds_per_step(200) for _ in range(3)) for _ in range(5)]
+    gc.collect()
+    gc.freeze()  # the collector looks at what this test makes, not at all that pytest holds
+    try:
+        seconds_per_step(50)
+        ratios = [seconds_per_step(2000) / min(seconds_per_step(200) for _ in range(3)) for _ in range(5)]
+    finally:
+        gc.unfreeze()
     assert min(ratios) < 1.3, ratios
 
 
