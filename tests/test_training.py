@@ -631,6 +631,32 @@ def test_so_does_one_with_truncated_bptt_stopped_within_a_batch(tmp_path, k1, k2
     assert run(path, 20) == whole
 
 
+def test_a_run_on_a_device_goes_on_there(tmp_path, device_xp):
+    device = tg.backend.device_of(device_xp.zeros(1))
+    xs, ys = (device_xp.asarray(part[:, 0]) for part in sequences(24, 1))
+
+    def run(path, steps):
+        model = made().to(device)
+        history = training.fit(
+            model,
+            windowed_loss,
+            optim.Adam(model.parameters(), lr=0.01),
+            data.Streams(xs, 2, 4, targets=ys),
+            steps=steps,
+            tbptt=training.tbptt(2, 5),
+            clip_norm=1.0,
+            evaluate=data.Streams(xs, 2, 4, targets=ys),
+            save=path,
+            progress=False,
+        )
+        assert tg.backend.device_of(model.out.weight.data) == device
+        return weights(model), history.losses
+
+    whole = run(tmp_path / "whole.safetensors", 8)
+    run(tmp_path / "run.safetensors", 3)  # within a window of four
+    assert run(tmp_path / "run.safetensors", 8) == whole
+
+
 def test_batches_without_a_state_are_gone_through_again_up_to_the_place(tmp_path):
     batches = [sequences(5, 3, seed) for seed in range(5)]
     whole = long_run(tmp_path / "whole.safetensors", 14, batches=batches)

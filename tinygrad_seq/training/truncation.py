@@ -61,6 +61,7 @@ class Truncation:
         self._start: Any = None  # the state before the steps that are kept,
         self._kept: deque[_Piece] = deque()  # the last k2 - k1 steps, which the next window runs again
         self.rest: Any = None  # what of the batch in hand is still to come
+        self._on_host = True  # whether the batches that were loaded were in the main memory
 
     @property
     def state(self) -> Any:
@@ -108,25 +109,35 @@ class Truncation:
     def state_dict(self) -> dict[str, Any]:
         """What it remembers, as NumPy arrays: the state, the steps that will be run again, the rest of the batch in hand."""
         kept = [[_arrays(piece.batch), piece.steps, _arrays(piece.state)] for piece in self._kept]
-        return {"k": [self.k1, self.k2], "start": _arrays(self._start), "kept": kept, "rest": _arrays(self.rest)}
+        return {
+            "k": [self.k1, self.k2],
+            "start": _arrays(self._start),
+            "kept": kept,
+            "rest": _arrays(self.rest),
+            "on_host": all(backend.device_of(raw(x)) == "cpu" for x in _leaves([self.rest, [p.batch for p in self._kept]])),
+        }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Go on where the snapshot was taken; states are Tensors in the main memory, `to` moves them."""
-        if not isinstance(saved, Mapping) or set(saved) != {"k", "start", "kept", "rest"} or saved["k"] != [self.k1, self.k2]:
+        """Go on where the snapshot was taken, in the main memory; `to` moves it to where the model is."""
+        expected = {"k", "start", "kept", "rest", "on_host"}
+        if not isinstance(saved, Mapping) or set(saved) != expected or list(saved["k"]) != [self.k1, self.k2]:
             theirs = f"tbptt({saved['k'][0]}, {saved['k'][1]})" if isinstance(saved, Mapping) and "k" in saved else describe(saved)
             raise ArgumentError(message("tbptt: the state is of another one", expected=f"tbptt({self.k1}, {self.k2})", got=theirs))
-        self._start, self.rest = saved["start"], saved["rest"]
+        self._start, self.rest, self._on_host = saved["start"], saved["rest"], saved["on_host"]
         self._kept = deque(_Piece(*piece) for piece in saved["kept"])
         self.to("cpu")
 
     def to(self, device: str) -> None:
-        """Move the states to a device."""
+        """After loading, move the states to a device, and with them the batches if they were on one."""
 
-        def moved(x: Any) -> Any:
+        def state(x: Any) -> Any:
             return Tensor(raw(x), device=device) if backend.is_array(raw(x)) else x
 
-        self._start = _each(moved, self._start)
-        self._kept = deque(piece._replace(state=_each(moved, piece.state)) for piece in self._kept)
+        def batch(x: Any) -> Any:
+            return backend.to_device(raw(x), device) if backend.is_array(raw(x)) and not self._on_host else x
+
+        self._start, self.rest = _each(state, self._start), _each(batch, self.rest)
+        self._kept = deque(_Piece(_each(batch, p.batch), p.steps, _each(state, p.state)) for p in self._kept)
 
     def __repr__(self) -> str:
         return f"tbptt({self.k1}, {self.k2})"
@@ -151,6 +162,13 @@ def _each(f: Callable[[Any], Any], tree: Any) -> Any:
     return f(tree)
 
 
+def _leaves(tree: Any) -> list[Any]:
+    """The arrays and Tensors in it."""
+    found: list[Any] = []
+    _each(lambda x: found.append(x) if backend.is_array(raw(x)) else None, tree)
+    return found
+
+
 def _arrays(tree: Any) -> Any:
     """A snapshot with NumPy arrays."""
     return _each(lambda x: backend.to_numpy(raw(x)).copy() if backend.is_array(raw(x)) else x, tree)
@@ -164,8 +182,7 @@ def _window(batch: Any, begin: int, end: int, axis: int) -> Any:
 
 def _steps_of(batch: Any, axis: int) -> int:
     """T, which all arrays of the batch have in common."""
-    shapes: list[tuple[int, ...]] = []
-    _each(lambda x: shapes.append(tuple(x.shape)) if backend.is_array(raw(x)) else None, batch)
+    shapes = [tuple(x.shape) for x in _leaves(batch)]
     lengths = {shape[axis] if len(shape) > axis else None for shape in shapes}
     if len(lengths) != 1 or None in lengths:
         raise ShapeError(
