@@ -222,6 +222,28 @@ def test_a_graph_of_evaluation_notices_that_the_statistics_moved_not():
     np.testing.assert_allclose(x.grad.numpy(), 1 / np.sqrt(1 + 1e-5), rtol=1e-12)
 
 
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    "name", ["LayerNorm", "RMSNorm", "RMSNorm with nothing learned", "GroupNorm", "BatchNorm1d", "BatchNorm1d of sequences"]
+)
+def test_halves_are_normalised_as_exactly_as_pytorch_does(name):
+    torch = pytest.importorskip("torch")
+    ours, shape = made(name)
+    theirs, _ = made(name, torch.nn)
+    ours.to("float16"), theirs.half()
+    x = (300 * draw(*shape)).astype("float16")  # whose squares are no halves
+    a, b = tg.tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
+    y, z = ours(a), theirs(b)
+    np.testing.assert_allclose(y.numpy(), z.detach().numpy(), rtol=2e-3, atol=2e-3)
+    (y * y * y).sum().backward()
+    (z * z * z).sum().backward()
+    assert y.dtype == a.grad.dtype == np.float16
+    np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), rtol=1e-2, atol=1e-3)
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert p.grad.dtype == np.float16
+        np.testing.assert_allclose(p.grad.numpy(), q.grad.numpy(), rtol=1e-2, atol=1e-2)
+
+
 def test_resetting_forgets():
     layer = nn.BatchNorm1d(3)
     fresh = layer.state_dict()
@@ -251,6 +273,12 @@ def test_resetting_forgets():
         (lambda: F.batch_norm(draw(3, 5), None, None), ArgumentError, "training=True"),
         (lambda: nn.GroupNorm(4, 6), ArgumentError, "6 channels do not split into 4 groups"),
         (lambda: nn.GroupNorm(2, 6)(draw(3, 4)), ShapeError, r"x \(B, 6, \.\.\.\)"),
+        (lambda: nn.GroupNorm(2, 6)([1.0]), ArgumentError, r"(?s)GroupNorm: x is \[1.0\].*tg.tensor"),
+        (lambda: nn.BatchNorm1d(5)((draw(3, 5), None)), ArgumentError, "(?s)BatchNorm1d: got a tuple.*hs, h = rnn"),
+        (lambda: nn.BatchNorm1d(5)([[1.0]]), ArgumentError, "(?s)BatchNorm1d: x is .*tg.tensor"),
+        (lambda: nn.LayerNorm(5.0), ArgumentError, r"normalized_shape\[0\] = 5.0"),
+        (lambda: F.group_norm(draw(2, 4), 0), ShapeError, "into 0 groups"),
+        (lambda: F.rms_norm([1.0, 2.0], 2), ArgumentError, r"rms_norm: x is \[1.0, 2.0\]"),
     ],
 )
 def test_wrong_calls_say_what_was_expected(call, error, says):

@@ -13,7 +13,7 @@ from ..graph import raw
 from ..tensor import Tensor
 from . import functional as F
 from . import init
-from .functional.norm import sizes
+from .functional.norm import check_floats, sizes
 from .module import Module, Parameter
 
 
@@ -93,6 +93,7 @@ class GroupNorm(Module):
 
     def forward(self, x: Any) -> Any:
         """x (B, num_channels, ...) -> the same shape."""
+        check_floats("GroupNorm", x)
         if len(x.shape) < 2 or x.shape[1] != self.num_channels:
             raise ShapeError(message(f"GroupNorm: x is {tuple(x.shape)}", expected=f"x (B, {self.num_channels}, ...)"))
         return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
@@ -128,6 +129,7 @@ class _BatchNorm(Module):
 
     def forward(self, x: Any) -> Any:
         """x (B, num_features, ...) -> the same shape."""
+        check_floats(type(self).__name__, x)
         if len(x.shape) not in self.axes:
             raise ShapeError(message(f"{type(self).__name__}: x is {tuple(x.shape)}", expected=" or ".join(self.axes.values())))
         momentum = self.momentum

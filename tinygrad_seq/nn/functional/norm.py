@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,19 @@ from .linear import single
 # ---- Over the features of each element ---------------------------------------------------------------------------------------------
 
 
+def _wide(f: Any) -> Any:
+    """f in float32 for halves, whose squares overflow at 256; the result is of halves again."""
+
+    @wraps(f)
+    def call(x: Any, *args: Any, **settings: Any) -> Any:
+        if getattr(x, "dtype", None) != np.float16:
+            return f(x, *args, **settings)
+        return f(x.astype(np.float32), *args, **settings).astype(np.float16)
+
+    return call
+
+
+@_wide
 def layer_norm(x: Any, normalized_shape: int | Sequence[int], weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:
     """Layer normalisation (Ba, Kiros & Hinton 2016): over the features of each element, the last axes, `normalized_shape`.
 
@@ -36,21 +50,23 @@ def layer_norm(x: Any, normalized_shape: int | Sequence[int], weight: Any = None
     return _over_last_axes("layer_norm", _layer_norm, x, normalized_shape, (weight, bias), eps)
 
 
+@_wide
 def rms_norm(x: Any, normalized_shape: int | Sequence[int], weight: Any = None, eps: float | None = None) -> Any:
     """Root mean square normalisation (Zhang & Sennrich 2019): layer normalisation that does not centre.
 
-        σ² = mean(x²) + eps      y = x/σ ⊙ weight             eps None: the smallest step of the dtype above 1
+        σ² = mean(x²) + eps      y = x/σ ⊙ weight             eps None: the smallest step of the dtype above 1, halves: of float32
 
     x (..., *normalized_shape), weight (*normalized_shape) -> the shape of x.
     """
-    if eps is None and np.dtype(raw(x).dtype).kind == "f":
+    check_floats("rms_norm", x)
+    if eps is None:
         eps = float(np.finfo(raw(x).dtype).eps)
     return _over_last_axes("rms_norm", _rms_norm, x, normalized_shape, (weight,), eps)
 
 
 def _over_last_axes(who: str, kernel: Any, x: Any, normalized_shape: Any, learned: tuple[Any, ...], eps: float | None) -> Any:
     """The kernel over the last axis, into which the axes of `normalized_shape` are joined."""
-    _check_floats(who, x)
+    check_floats(who, x)
     over = sizes(normalized_shape)
     shape = tuple(x.shape)
     if not over or shape[-len(over) :] != over or 0 in over:
@@ -67,7 +83,7 @@ def _over_last_axes(who: str, kernel: Any, x: Any, normalized_shape: Any, learne
 
 def sizes(shape: int | Sequence[int]) -> tuple[int, ...]:
     """A shape given as one size or several."""
-    return (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(shape)
+    return tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)  # type: ignore[return-value]
 
 
 def _layer_norm_equation(x: Any, weight: Any, bias: Any, /, eps: float) -> Any:
@@ -146,6 +162,7 @@ def _gradients_of_rows(g: Any, saved: Any, weight: Any, bias: Any, centred: bool
 # ---- Over the batch, and over groups of channels -------------------------------------------------------------------------------------
 
 
+@_wide
 def batch_norm(
     x: Any,
     running_mean: Any,
@@ -164,7 +181,7 @@ def batch_norm(
     given, move towards them in place: r <- (1 - momentum) r + momentum s, with the variance divided by n - 1 instead of n. In
     evaluation the running statistics stand for μ and σ².
     """
-    _check_floats("batch_norm", x)
+    check_floats("batch_norm", x)
     shape = tuple(x.shape)
     if len(shape) < 2:
         raise ShapeError(message(f"batch_norm: x {describe(raw(x))} has no channels", expected="x (B, C) or (B, C, ...)"))
@@ -202,6 +219,7 @@ def batch_norm(
     return _affine(x_hat, weight, bias)
 
 
+@_wide
 def group_norm(x: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:
     """Group normalisation (Wu & He 2018): each example alone, over all places of a group of channels.
 
@@ -209,9 +227,9 @@ def group_norm(x: Any, num_groups: int, weight: Any = None, bias: Any = None, ep
 
     x (B, C, ...), weight and bias (C,) -> the shape of x; the C channels form `num_groups` groups of neighbours.
     """
-    _check_floats("group_norm", x)
+    check_floats("group_norm", x)
     shape = tuple(x.shape)
-    if len(shape) < 2 or shape[1] % num_groups:
+    if len(shape) < 2 or num_groups < 1 or shape[1] % num_groups:
         raise ShapeError(
             message(
                 f"group_norm: x {describe(raw(x))} does not split into {num_groups} groups of channels", expected="x (B, C, ...)"
@@ -252,8 +270,9 @@ def _gradient_of_standardized(g: Any, x_hat: Any, scale: Any, axes: tuple[int, .
     return g_x
 
 
-def _check_floats(who: str, x: Any) -> None:
-    if not hasattr(single(who, x), "shape") or np.dtype(x.dtype).kind != "f":
+def check_floats(who: str, x: Any) -> None:
+    """Raise unless x is an array of floating-point numbers."""
+    if getattr(getattr(single(who, x), "dtype", None), "kind", "") != "f":
         raise ArgumentError(
             message(f"{who}: x is {describe(raw(x))}", expected="an array of floating-point numbers", do="tg.tensor(x, tg.float32)")
         )
