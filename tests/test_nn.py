@@ -306,6 +306,17 @@ def test_the_padding_row_is_zero_and_learns_nothing():
     assert layer.weight.grad.numpy().sum(axis=1).tolist() == [0, 3, 3, 0, 0, 0]
 
 
+def test_the_padding_row_may_count_from_the_end_in_the_function_too():
+    table = tg.ones((6, 3), requires_grad=True)
+    nn.functional.embedding([1, 5, 5, 2], table, padding_idx=-1).sum().backward()
+    assert table.grad.numpy().sum(axis=1).tolist() == [0, 3, 3, 0, 0, 0]
+
+
+def test_no_ids_give_no_vectors():
+    assert nn.Embedding(6, 3)([]).shape == (0, 3)
+    assert nn.Embedding(6, 3)([[], []]).shape == (2, 0, 3)
+
+
 def test_ids_on_the_tape_are_the_ids_of_the_call():
     layer, ids = nn.Embedding(6, 3, rng=0), np.array([1, 2])
     out = layer(ids)
@@ -321,6 +332,11 @@ def test_ids_on_the_tape_are_the_ids_of_the_call():
         (lambda: nn.Embedding(6, 3)([-1]), IndexError_, "-1 is out of range"),
         (lambda: nn.Embedding(6, 3)([0.5]), TypeError, "must be integers"),
         (lambda: nn.Embedding(6, 3, padding_idx=6), IndexError_, "padding_idx 6"),
+        (lambda: nn.Embedding(6, 3, padding_idx=1.0), ArgumentError, "padding_idx = 1.0"),
+        (lambda: nn.functional.embedding([1], np.ones((6, 3)), -7), IndexError_, "embedding: padding_idx -7"),
+        (lambda: nn.Linear(4, 4)(3.0), ShapeError, r"(?s)linear: x 3.0 has no features.*x \(\.\.\., 4\)"),
+        (lambda: nn.Linear(4, 4, bias=False)(np.float32(3)), ShapeError, "linear: x .*has no features"),
+        (lambda: nn.Linear(4, 4)(tg.tensor(3.0)), ShapeError, "float32 .* has no features"),
         (lambda: nn.Linear(3, 4)(np.zeros((5, 2), "float32")), ShapeError, r"(?s)linear: x float32 \(5, 2\).*\(\.\.\., 3\)"),
         (lambda: nn.Linear(-1, 3), ArgumentError, "Linear: in_features = -1"),
         (lambda: nn.Linear(2.5, 3), ArgumentError, "Linear: in_features = 2.5"),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import IndexError_, ShapeError, describe, message
+from ..errors import ShapeError, describe, message
 from ..random import Rng
 from . import functional as F
 from . import init
+from .functional.linear import row_of
 from .module import Module, Parameter
 
 
@@ -29,11 +30,7 @@ class Embedding(Module):
     ):
         init.check_sizes("Embedding", num_embeddings=num_embeddings, embedding_dim=embedding_dim)
         if padding_idx is not None:
-            if not -num_embeddings <= padding_idx < num_embeddings:
-                raise IndexError_(
-                    message(f"Embedding: padding_idx {padding_idx} is out of range", expected=f"0 ... {num_embeddings - 1}")
-                )
-            padding_idx %= num_embeddings
+            padding_idx = row_of("Embedding", padding_idx, num_embeddings)
         self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
         self.weight = init.normal((num_embeddings, embedding_dim), rng=rng, dtype=dtype)
         if padding_idx is not None:

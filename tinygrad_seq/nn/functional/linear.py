@@ -20,8 +20,10 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Any:
 
     x (..., D), weight (K, D), bias (K,) -> y (..., K).
     """
+    if getattr(single("linear", x), "shape", None) == () or isinstance(x, (int, float)):
+        raise ShapeError(message(f"linear: x {describe(raw(x))} has no features", expected=f"x (..., {raw(weight).shape[-1]})"))
     try:
-        y = inner(single("linear", x), weight)
+        y = inner(x, weight)
     except ShapeError:
         name = getattr(weight, "name", None) or "the weight"
         raise ShapeError(
@@ -51,9 +53,19 @@ def embedding(ids: Any, weight: Any, padding_idx: int | None = None) -> Any:
 
     ids integers of any shape (...), weight (V, E) -> (..., E). A row named twice receives both gradients; the row `padding_idx` none.
     """
-    ids = indices("embedding: ids", raw(ids), raw(weight).shape[0], raw(weight))
+    V = raw(weight).shape[0]
+    ids = indices("embedding: ids", raw(ids), V, raw(weight))
     rows = take(weight, ids, axis=0)
-    return rows if padding_idx is None else _learned(rows, expand_dims(ids != padding_idx, -1))
+    return rows if padding_idx is None else _learned(rows, expand_dims(ids != row_of("embedding", padding_idx, V), -1))
+
+
+def row_of(who: str, padding_idx: int, count: int) -> int:
+    """The row of a table of `count` that padding_idx names, which may count from the end."""
+    if not hasattr(padding_idx, "__index__"):
+        raise ArgumentError(message(f"{who}: padding_idx = {padding_idx!r}", expected="an integer"))
+    if not -count <= padding_idx < count:
+        raise IndexError_(message(f"{who}: padding_idx {padding_idx} is out of range", expected=f"0 ... {count - 1}"))
+    return padding_idx % count
 
 
 @primitive
@@ -78,7 +90,9 @@ def single(who: str, x: Any) -> Any:
 
 def indices(who: str, ids: Any, count: int, like: Any) -> Any:
     """The ids as integers in 0 ... count-1, where the array `like` is. Ids already on a device are taken on trust: looking would wait."""
-    ids = ids if backend.is_array(ids) else np.asarray(ids)
+    if not backend.is_array(ids):
+        ids = np.asarray(ids)
+        ids = ids if ids.size else ids.astype(np.int64)  # of an empty list NumPy makes floats
     if ids.dtype.kind not in "iu":
         raise ArgumentError(
             message(f"{who} must be integers, got {describe(ids)}", expected=f"0 ... {count - 1}", do="ids.astype('int64')")
