@@ -68,6 +68,18 @@ def test_the_gradient_passes_through_the_same_mask_and_is_linear(layer):
     np.testing.assert_allclose(tg.grad(g.sum(), [x])[0].numpy(), 2 * mask**2, rtol=1e-12)
 
 
+def test_one_number_alone_is_dropped_or_not():
+    drawn = [F.dropout(tg.tensor(2.0), 0.5, rng=seed).item() for seed in range(20)]
+    assert set(drawn) == {0.0, 4.0}
+
+
+def test_a_probability_may_be_a_number_of_numpys():
+    x = np.ones((3, 4), "float32")
+    y = F.dropout(x, np.float32(0.5), rng=0)
+    assert y.dtype == np.float32
+    np.testing.assert_array_equal(y, F.dropout(x, 0.5, rng=0))
+
+
 def test_recomputing_draws_the_same_mask():
     x = tg.tensor(np.ones((30, 30)), requires_grad=True)
     y = tg.recompute(nn.Dropout())(x)

@@ -59,7 +59,7 @@ def dropout2d(x: Any, p: float = 0.5, training: bool = True, *, rng: Rng = None)
 
 def check_probability(who: str, p: float) -> None:
     """Raise unless p is a probability."""
-    if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 <= p <= 1:
+    if isinstance(p, bool) or not isinstance(p, (int, float, np.integer, np.floating)) or not 0 <= p <= 1:
         raise ArgumentError(message(f"{who}: p = {p!r}", expected="a probability, 0 <= p <= 1"))
 
 
@@ -79,7 +79,7 @@ def _masked(who: str, x: Any, p: float, training: bool, rng: Rng, shared: tuple[
     shape = list(np.shape(array))
     for axis in shared:
         shape[axis] = 1
-    mask = np.multiply(_kept(shape, p, rng), 1 / (1 - p) if p < 1 else 0, dtype=getattr(array, "dtype", np.float64))
+    mask = np.asarray(np.multiply(_kept(shape, p, rng), 1 / (1 - p) if p < 1 else 0, dtype=getattr(array, "dtype", np.float64)))
     mask.flags.writeable = False  # so that the tape keeps it without a copy
     return _dropout(x, backend.to_device(mask, backend.device_of(array)))
 
