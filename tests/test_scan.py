@@ -158,6 +158,11 @@ def test_reverse_with_lengths_starts_each_row_at_its_own_end():
             np.testing.assert_allclose(last[b], h[0], rtol=1e-12)
 
 
+def test_no_rows_have_no_lengths():
+    hs, h = tg.scan(lambda x, h: x + h, np.zeros((3, 0, 2)), np.zeros((0, 2)), lengths=[])
+    assert hs.shape == (3, 0, 2) and h.shape == (0, 2)
+
+
 def test_full_lengths_change_nothing():
     args = arrays(11, *RNN)
     plain, masked = (scan(rnn_step, *args[:2], args[2:], lengths=lengths) for lengths in (None, [T] * B))

@@ -105,6 +105,8 @@ def _length_of(xs: Any) -> int:
 def _present(lengths: Any, xs: Any) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """(T, B): whether row b is still within its length at time t."""
     given = np.asarray(backend.to_numpy(raw(lengths)))
+    if isinstance(lengths, (list, tuple)) and not lengths:
+        given = given.astype(np.int64)  # of an empty list NumPy makes floats
     shape = tuple(xs.shape)
     if len(shape) < 2 or given.shape != shape[1:2]:
         raise ShapeError(
