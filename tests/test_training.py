@@ -368,19 +368,18 @@ def test_it_stops_when_patience_ends_and_returns_the_best_weights_if_asked():
 
 
 def test_evaluation_every_so_many_steps_and_once_at_the_end():
-    model = made()
-    history = training.fit(
-        model,
-        loss_of,
-        optim.SGD(model.parameters(), lr=0.1),
-        [sequences(3, 2)] * 4,
-        steps=7,
-        evaluate=lambda model: 0,
-        every=3,
-        progress=False,
-    )
+    def run(**until):
+        model = made()
+        sgd = optim.SGD(model.parameters(), lr=0.1)
+        batches = [sequences(3, 2)] * 4
+        return training.fit(model, loss_of, sgd, batches, evaluate=lambda model: 0, every=3, progress=False, **until)
+
+    history = run(steps=7)
     assert history.evaluated("step") == [3, 6, 7] and history.evaluated("epoch") == [1, 2, 2]
     assert history.stopped == "steps"
+    history = run(epochs=2)
+    assert history.evaluated("step") == [3, 6, 8] and history.evaluated("epoch") == [1, 2, 2]
+    assert history.stopped == "epochs"
 
 
 def test_schedules_go_per_step_per_epoch_or_look_at_the_evaluations():
@@ -506,6 +505,8 @@ def test_wrong_calls_of_fit_say_what_to_do():
     with pytest.raises(ArgumentError, match="batches of their own"):
         loader = data.Loader(batch[0], 2)
         fit(batches=loader, evaluate=loader)
+    with pytest.raises(FileError, match=r"os\.makedirs\('no/such'\)"):
+        fit(save="no/such/run.safetensors")
 
 
 # ---- What it shows -------------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import backend
-from ..errors import AnomalyError, ArgumentError, ShapeError, describe, message
+from ..errors import AnomalyError, ArgumentError, FileError, ShapeError, describe, message
 from ..graph import raw
 from ..nn import Module
 from ..optim import Optimizer, clip_grad_norm_
@@ -90,6 +90,9 @@ def fit(
             message("fit: evaluate and batches are one object", expected="batches of their own for each, with their own position")
         )
     _check(model, loss, epochs, steps, schedule_per, evaluate, every, patience, restore_best, save_every)
+    if save is not None and not Path(save).absolute().parent.is_dir():  # now, not after the first epoch
+        raise FileError(message(f"fit: there is no folder for {str(save)!r}", do=f"os.makedirs({str(Path(save).parent)!r})"))
+    callbacks = tuple(callbacks)
     last_epoch = 1 if epochs is None and steps is None else epochs
     run = Run(model, optimizer, schedule, schedule_per, clip_norm)
     evaluation = None
@@ -121,9 +124,10 @@ def fit(
 
     def look() -> None:
         if evaluation is not None and evaluation.last != run.step:
-            found = evaluation(run.step, run.epoch + 1, run.history)
+            epoch = run.epoch + (run.batch > 0)  # the one it is in, or that has just ended
+            found = evaluation(run.step, epoch, run.history)
             told = "  ".join(f"{name} {x:.4g}" for name, x in found.items())
-            shown.line(f"step {run.step}  epoch {run.epoch + 1}  training loss {run.history.mean_loss():.4g}  {told}")
+            shown.line(f"step {run.step}  epoch {epoch}  training loss {run.history.mean_loss():.4g}  {told}")
             if isinstance(schedule, ReduceLROnPlateau):
                 schedule.step(next(iter(found.values())))
 
