@@ -1,6 +1,7 @@
 """Arrays of two libraries: whose they are, how they move, that they never mix unnoticed, and that autodiff runs on either without waiting."""
 
 import builtins
+import platform
 import subprocess
 import sys
 import textwrap
@@ -466,3 +467,24 @@ def test_a_model_that_moves_between_two_steps_takes_its_optimizer_along():
             adam.step()
         results.append(model.weight.numpy())
     np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it teaches GNU's malloc, others keep memory in their own ways")
+def test_what_a_step_frees_is_kept_for_the_next() -> None:
+    program = """
+        import resource
+        import tinygrad_seq as tg
+        w = tg.random.standard_normal((256, 1024), requires_grad=True)
+        def step():
+            y = tg.random.standard_normal((512, 256)) @ w  # 2 MiB, far above what malloc keeps at first
+            (tg.tanh(y) * y).sum().backward()
+            w.grad = None
+        for _ in range(3):
+            step()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(5):
+            step()
+        print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // 5)
+    """
+    result = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)
+    assert int(result.stdout) < 100, "page faults of a step; a MiB has 256 pages"
