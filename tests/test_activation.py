@@ -8,7 +8,7 @@ import scipy.stats
 
 import tinygrad_seq as tg
 from tinygrad_seq import nn
-from tinygrad_seq.errors import ArgumentError, ShapeError
+from tinygrad_seq.errors import ArgumentError, AxisError, ShapeError
 from tinygrad_seq.nn import functional as F
 from tinygrad_seq.nn.functional.activation import BLOCK
 from tinygrad_seq.testing import check_grads
@@ -163,6 +163,7 @@ def test_a_self_gated_activation_is_computed_in_blocks_that_fit(f):
     assert f(x[:0]).shape == (0, 2 * BLOCK + 5)
     assert f(2.0) == pytest.approx(float(f(np.array([2.0]))[0]))
     assert f(np.arange(3)).dtype == np.float64
+    np.testing.assert_array_equal(f([2.0, -1.0]), f(np.array([2.0, -1.0])))
 
 
 def test_relu_has_no_slope_at_its_kink():
@@ -186,6 +187,10 @@ def test_the_learned_slopes_of_prelu_belong_to_channels():
         (lambda: F.glu(np.ones((2, 3))), ShapeError, r"(?s)float64 \(2, 3\) has no halves along axis -1.*even"),
         (lambda: nn.PReLU(3)(np.ones((2, 4))), ShapeError, r"3 slopes do not fit x float64 \(2, 4\)"),
         (lambda: nn.PReLU(0), ArgumentError, "num_parameters = 0"),
+        (lambda: F.glu(np.ones((2, 4)), 2), AxisError, r"(?s)glu: axis 2 is out of bounds.*float64 \(2, 4\)"),
+        (lambda: F.glu(np.float64(1)), AxisError, "glu: axis -1"),
+        (lambda: F.prelu(np.ones((2, 3)), 0.25), ArgumentError, "prelu: weight is 0.25"),
+        (lambda: F.prelu([1.0], np.ones(1)), ArgumentError, r"prelu: x is \[1.0\]"),
     ],
 )
 def test_wrong_calls_say_what_was_expected(call, error, says):

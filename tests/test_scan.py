@@ -254,6 +254,19 @@ def test_gradients_flow_through_what_is_collected():
         (lambda: scan(running_sum, np.zeros((2, 3)), np.zeros(3), lengths=[1, 2, 3]), ShapeError, r"0 \.\.\. T = 2"),
         (lambda: scan(running_sum, np.zeros((2, 3)), np.zeros(3), lengths=[1, -1, 2]), ShapeError, "-1"),
         (lambda: scan(running_sum, np.zeros((2, 3)), np.zeros(3), lengths=[1.0, 1.0, 2.0]), ArgumentError, "integers"),
+        (
+            lambda: scan(lambda x, h: h, np.zeros((2, 3)), np.zeros(()), lengths=[1, 1, 2]),
+            ShapeError,
+            r"3 lengths, but the initial",
+        ),
+        (
+            lambda: scan(lambda x, h: (h, h.sum()), np.zeros((2, 2)), np.zeros(2), collect=True, lengths=[1, 2]),
+            ShapeError,
+            r"(?s)2 lengths, but what the step returned is float64 \(\).*\(2, \.\.\.\)",
+        ),
+        (lambda: scan(lambda x, h: (h, None), np.zeros((2, 3)), np.zeros(3), collect=True), ArgumentError, "None to collect"),
+        (lambda: scan(lambda x, h: (h, {"x": x}), np.zeros((2, 3)), np.zeros(3), collect=True), ArgumentError, "to collect"),
+        (lambda: scan(lambda x, h, w: h, np.zeros((2, 3)), np.zeros(3), np.ones(2)), ArgumentError, r"(?s)weights.*\(w,\)"),
     ],
 )
 def test_wrong_calls_say_what_was_expected(call, error, says):

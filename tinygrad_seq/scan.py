@@ -46,6 +46,10 @@ def scan(
         raise ArgumentError(
             message(f"scan: the step {describe(step)} is no function", expected="step(x, state, *weights) -> the new state")
         )
+    if hasattr(raw(weights), "shape"):
+        raise ArgumentError(
+            message(f"scan: the weights are one array, {describe(raw(weights))}", expected="a tuple of arrays", do="(w,)")
+        )
     several = isinstance(state, (tuple, list))
     states = tuple(state) if several else (state,)
     for h in states:
@@ -55,6 +59,8 @@ def scan(
             )
     present: Any = None if lengths is None else _present(lengths, xs)
     if present is not None:
+        for h in states:
+            _check_rows("the initial state", h, present.shape[1])
         alive, everyone = backend.to_device(present, backend.device_of(raw(xs))), present.all(axis=1).tolist()
         xs = where(_fitted(alive, xs), xs, 0)
 
@@ -74,8 +80,14 @@ def scan(
                 ys[t] = states[0]
 
     def over_time(*values: Any) -> Any:
+        for value in values:
+            if not hasattr(raw(value), "shape"):
+                raise ArgumentError(message(f"scan: the step returned {describe(value)} to collect", expected="arrays"))
         stacked = stack(values)
-        return stacked if present is None else where(_fitted(alive, stacked), stacked, 0)
+        if present is None:
+            return stacked
+        _check_rows("what the step returned", values[0], present.shape[1])
+        return where(_fitted(alive, stacked), stacked, 0)
 
     last = states if several else states[0]
     return (over_time(*ys), last, each(over_time, *more)) if collect else (over_time(*ys), last)
@@ -119,6 +131,15 @@ def _present(lengths: Any, xs: Any) -> np.ndarray[Any, np.dtype[np.bool_]]:
     if given.size and not (given.min() >= 0 and given.max() <= shape[0]):
         raise ShapeError(message(f"scan: lengths lie in {given.min()} ... {given.max()}", expected=f"0 ... T = {shape[0]}"))
     return np.asarray(np.arange(shape[0])[:, None] < given)
+
+
+def _check_rows(what: str, x: Any, B: int) -> None:
+    if tuple(x.shape[:1]) != (B,):
+        raise ShapeError(
+            message(
+                f"scan: there are {B} lengths, but {what} is {describe(raw(x))}", expected=f"({B}, ...): one row for each length"
+            )
+        )
 
 
 def _fitted(mask: Any, x: Any) -> Any:

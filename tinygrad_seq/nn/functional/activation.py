@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ... import backend
-from ...errors import ArgumentError, ShapeError, describe, message
+from ...errors import ArgumentError, AxisError, ShapeError, describe, message
 from ...fusion import fused
 from ...graph import raw
 from ...ops import abs, erf, exp, greater, greater_equal, less, less_equal, logical_or, minimum, sigmoid, split, tanh, where
@@ -58,7 +58,10 @@ def prelu(x: Any, weight: Any) -> Any:
 
     weight (1,), or (C,) for the channels of x (B, C, ...) -> the shape of x.
     """
-    shape, count = raw(single("prelu", x)).shape, math.prod(weight.shape)
+    for name, array in (("x", single("prelu", x)), ("weight", weight)):
+        if not hasattr(array, "shape"):
+            raise ArgumentError(message(f"prelu: {name} is {describe(array)}", expected="an array", do="tg.tensor(...)"))
+    shape, count = raw(x).shape, math.prod(weight.shape)
     if count == 1:
         return _prelu(x, weight.reshape(()) if len(shape) == 0 else weight)
     if len(shape) < 2 or shape[1] != count:
@@ -181,7 +184,12 @@ def _self_gated(name: str, gate: Callable[[Any], Any], gate_and_slope: Callable[
     kernel.__name__ = name
     op = fused(equation)(kernel)
     backward_of(op)(lambda g, y, slope, x: (g * slope,))
-    return lambda x: op(x) if getattr(getattr(x, "dtype", None), "kind", "") == "f" else equation(x)
+    return lambda x: op(x) if getattr(getattr(x, "dtype", None), "kind", "") == "f" else equation(_as_array(x))
+
+
+def _as_array(x: Any) -> Any:
+    """A list of numbers as an array; whatever else stays as it is."""
+    return np.asarray(x) if isinstance(x, (list, tuple)) else x
 
 
 BLOCK = 2**14  # elements
@@ -249,8 +257,10 @@ _mish = _self_gated("mish", lambda x: tanh(softplus(x)), _tanh_of_softplus)
 
 def glu(x: Any, axis: int = -1) -> Any:
     """Gated linear unit (Dauphin et al. 2017): half of x gates the other half, a σ(b) with x = [a, b] along `axis`."""
-    size = raw(single("glu", x)).shape[axis]
-    if size % 2:
+    shape = np.shape(raw(single("glu", x)))
+    if not -len(shape) <= axis < len(shape):
+        raise AxisError(message(f"glu: axis {axis} is out of bounds", got=f"x {describe(raw(x))}"))
+    if shape[axis] % 2:
         raise ShapeError(message(f"glu: x {describe(raw(x))} has no halves along axis {axis}", expected="an even size"))
     a, b = split(x, 2, axis=axis)
     return a * sigmoid(b)
