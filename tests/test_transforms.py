@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import tinygrad_seq as tg
+from tinygrad_seq import nn
 from tinygrad_seq.errors import ArgumentError, GraphError, InPlaceError, ShapeError
 from tinygrad_seq.fusion import expand, fused
 from tinygrad_seq.primitives import backward_of
@@ -177,6 +178,41 @@ def test_recompute_draws_the_same_random_numbers_again():
     y.sum().backward()
     np.testing.assert_allclose(x.grad.numpy(), y.numpy(), rtol=1e-6)
     assert tg.random.get_state() == state
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_recompute_draws_the_same_numbers_from_every_generator_and_leaves_it_where_it_was(nested):
+    own, other = np.random.default_rng(1), np.random.default_rng(2)
+    net = nn.Sequential(nn.Dropout(0.5, rng=own), nn.Dropout(0.4, rng=other), nn.Dropout(0.3))
+    x = tg.tensor(np.ones(1000), requires_grad=True)
+    y = tg.recompute(tg.recompute(net) if nested else net)(x)
+    tg.seed(9)
+    expected = [tg.random.get_state(g) for g in (own, other, None)]
+    y.sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), y.numpy())
+    assert [tg.random.get_state(g) for g in (own, other, None)] == expected
+
+
+def test_recompute_of_a_layer_with_dropout_between_layers_changes_no_gradient():
+    found = []
+    for wrapped in (lambda f: f, tg.recompute):
+        net = nn.GRU(3, 4, num_layers=3, dropout=0.5, rng=0, dtype="float64")
+        wrapped(lambda xs, net=net: net(xs)[0])(np.ones((5, 2, 3))).sum().backward()
+        found.append([p.grad.numpy() for p in net.parameters()])
+    for plain, again in zip(*found, strict=True):
+        np.testing.assert_array_equal(plain, again)
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_recompute_updates_running_statistics_once(momentum, rng):
+    x, states = rng.standard_normal((8, 3)), []
+    for wrapped in (lambda f: f, tg.recompute):
+        layer = nn.BatchNorm1d(3, momentum=momentum, dtype="float64")
+        a = tg.tensor(x, requires_grad=True)
+        (wrapped(layer)(a) ** 3).sum().backward()
+        states.append([*layer.state_dict().values(), a.grad.numpy()])
+    for plain, again in zip(*states, strict=True):
+        np.testing.assert_array_equal(plain, again)
 
 
 def test_recompute_notices_an_overwritten_parameter(rng):

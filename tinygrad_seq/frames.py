@@ -23,12 +23,12 @@ tick = itertools.count(1).__next__  # the clock of the tape: nodes, frames and w
 
 
 class Modes:
-    """What one thread is doing: whether ops are recorded, checked for NaN, unfolded; and the frame they are recorded in."""
+    """What one thread is doing: whether ops are recorded, checked for NaN, unfolded, run again; and the frame they are recorded in."""
 
-    __slots__ = ("anomaly", "frame", "outer", "record", "unfolded")
+    __slots__ = ("anomaly", "frame", "outer", "recomputing", "record", "unfolded")
 
     def __init__(self) -> None:
-        self.record, self.anomaly, self.unfolded = True, False, False
+        self.record, self.anomaly, self.unfolded, self.recomputing = True, False, False, False
         self.frame: Frame | None = None
         self.outer: dict[str, list[Any]] = {}  # of each setting the values to return to
 

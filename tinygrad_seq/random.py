@@ -7,7 +7,9 @@ dtype, and in NumPy itself: the functions have the names and arguments of `numpy
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
@@ -42,13 +44,19 @@ def generator(rng: Rng = None) -> np.random.Generator:
     """The generator to draw from: `rng` itself, a new one seeded with an int, or the default one."""
     global _default
     if rng is None:
-        _default = _default or np.random.default_rng()
-        return _default
-    if isinstance(rng, np.random.Generator):
-        return rng
-    if _is_seed(rng):
+        _default = chosen = _default or np.random.default_rng()
+    elif isinstance(rng, np.random.Generator):
+        chosen = rng
+    elif _is_seed(rng):
         return np.random.default_rng(int(rng))
-    raise ArgumentError(message(f"rng: {rng!r} is no generator", expected="a numpy.random.Generator, an int seed >= 0, or None"))
+    else:
+        raise ArgumentError(
+            message(f"rng: {rng!r} is no generator", expected="a numpy.random.Generator, an int seed >= 0, or None")
+        )
+    for watch in _thread.watches:
+        if id(rng) not in watch:
+            watch[id(rng)] = rng, copy.deepcopy(dict(chosen.bit_generator.state))
+    return chosen
 
 
 def _is_seed(value: Any) -> TypeGuard[int]:
@@ -68,6 +76,42 @@ def set_state(state: Mapping[str, Any], rng: np.random.Generator | None = None) 
         raise ArgumentError(
             message(f"set_state: {cause}", expected="what get_state returned for the same kind of generator")
         ) from None
+
+
+# ---- Drawing the same numbers again ----------------------------------------------------------------------------------------------------
+
+
+class _Thread(threading.local):
+    def __init__(self) -> None:
+        self.watches: list[States] = []
+
+
+_thread = _Thread()
+States = dict[int, tuple[np.random.Generator | None, dict[str, Any]]]  # of generators (None: the default one), where each stood
+
+
+@contextmanager
+def watched() -> Iterator[States]:
+    """Note each generator that somebody draws from within the block, and where it stood before."""
+    states: States = {}
+    _thread.watches.append(states)
+    try:
+        yield states
+    finally:
+        _thread.watches.pop()
+
+
+@contextmanager
+def again(states: States) -> Iterator[None]:
+    """Put these generators back for the block, so that they draw the same numbers again; then on to where they stand now."""
+    now = [(rng, get_state(rng)) for rng, _ in states.values()]
+    try:
+        for rng, state in states.values():
+            set_state(state, rng)
+        yield
+    finally:
+        for rng, state in now:
+            set_state(state, rng)
 
 
 # ---- Tensors of random numbers ------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 
 from . import random
 from .autodiff import Targets, sweep
-from .frames import enable_grad, thread, tick
+from .frames import enable_grad, mode, thread, tick
 from .graph import MultiNode, Node, Output, Value, box, node_of, toposort
 from .primitives import as_it_is_now, backward_of, primitive
 
@@ -20,15 +20,16 @@ def recompute(f: Function) -> Function:
     """f, whose inside is not kept for the backward pass but computed a second time in it: memory for time.
 
     Over a sequence cut into pieces of k steps, T/k states and the inside of k steps are held instead of the inside of T. Gradients
-    reach the arguments and whatever else f uses (the parameters of a module). Numbers drawn from the default generator
-    repeat. Arguments and results may stand in nested tuples, lists and dicts. f must not depend on anything that changes in between:
+    reach the arguments and whatever else f uses (the parameters of a module). Random numbers repeat, whichever generator
+    they are drawn from, and running statistics are not updated a second time. Arguments and results may stand in nested tuples, lists and dicts. f must not depend on anything that changes in between:
     an argument or parameter that was overwritten is noticed, bare arrays among the arguments are copied.
     """
 
     @wraps(f)
     def call(*args: Any, **kwargs: Any) -> Any:
-        start, drawn = tick(), random.get_state()
-        result = f(*args, **kwargs)
+        start = tick()
+        with random.watched() as drawn:
+            result = f(*args, **kwargs)
         outs = list(_values(result))
         inner = [i for i, o in enumerate(outs) if o.node is not None and o.node.order > start]
         if not inner:
@@ -91,13 +92,9 @@ def _again(*inputs: Any) -> Any:
 def _(g: Any, y: Any, saved: Any, *inputs: Any) -> list[Any]:
     """Run the function again, recorded this time, and sweep back to what the first run reached."""
     f, args, kwargs, drawn, inner, sources = saved
-    create_graph, now = thread.modes.record, random.get_state()
-    random.set_state(drawn)
-    try:
-        with enable_grad():
-            result = f(*args, **kwargs)
-    finally:
-        random.set_state(now)
+    create_graph = thread.modes.record
+    with enable_grad(), mode("recomputing", True), random.again(drawn):
+        result = f(*args, **kwargs)
     outs = list(_values(result))
     arrived = [(outs[i], part) for i, part in zip(inner, g, strict=True) if part is not None]
     targets: Targets = {}

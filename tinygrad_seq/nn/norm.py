@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import backend, guards
 from ..errors import ArgumentError, ShapeError, message
+from ..frames import thread
 from ..graph import raw
 from ..tensor import Tensor
 from . import functional as F
@@ -133,7 +134,7 @@ class _BatchNorm(Module):
         if len(x.shape) not in self.axes:
             raise ShapeError(message(f"{type(self).__name__}: x is {tuple(x.shape)}", expected=" or ".join(self.axes.values())))
         momentum = self.momentum
-        if self.training and self.num_batches_tracked is not None:
+        if self.training and self.num_batches_tracked is not None and not thread.modes.recomputing:
             count = raw(self.num_batches_tracked)
             count += 1
             guards.wrote(count)

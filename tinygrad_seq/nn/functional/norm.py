@@ -18,6 +18,7 @@ import numpy as np
 
 from ... import backend, guards
 from ...errors import ArgumentError, ShapeError, describe, message
+from ...frames import thread
 from ...fusion import fused
 from ...graph import raw
 from ...ops import mean, reshape, sqrt, square
@@ -211,7 +212,7 @@ def batch_norm(
         )
     x_hat, mu, var = _standardized(x, axes=(0, *range(2, len(shape))), eps=eps)
     for running, now in ((running_mean, raw(mu)), (running_var, raw(var) * (n / (n - 1)))):
-        if running is not None:
+        if running is not None and not thread.modes.recomputing:
             array = raw(running)
             array *= 1 - momentum
             array += momentum * now.reshape(-1)
