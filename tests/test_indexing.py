@@ -388,3 +388,19 @@ def test_sort_reads_back_without_scattering_on_a_device():
         check_grads(lambda x: tg.sort(x, 0) ** 2, (x,))
         check_grads(lambda x: tg.topk(x, 2, 1)[0] ** 2, (x,))
         assert ops.argsort(x, 1).shape == (3, 4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("key", ["rows", "rows and columns", "negative"])
+def test_many_vectors_are_added_up_to_the_same_bits_as_numpy_adds_them(key: str, dtype: str):
+    rng = np.random.default_rng(0)
+    shape = (13, 5, 40) if key == "rows and columns" else (13, 40)
+    rows = rng.integers(-13 if key == "negative" else 0, 13, (25, 30))
+    places = (rows, rng.integers(0, 5, 30)) if key == "rows and columns" else (rows,)
+    g = rng.standard_normal((25, 30, 40)).astype(dtype)
+    x = tg.tensor(np.zeros(shape, dtype), requires_grad=True)
+    (x[places] * g).sum().backward()
+    expected = np.zeros(shape, dtype)
+    np.add.at(expected, places, g)
+    np.testing.assert_array_equal(x.grad.numpy(), expected)
+    assert x.grad.dtype == dtype
