@@ -271,7 +271,7 @@ WRONG = {
     # layers and losses
     "nn.RNNBase": Wrong(lambda w: tg.nn.RNNBase("LSTM", 3, 4), A, ("'RNNBase'", "tg.nn.Recurrent")),
     "F.one_hot": Wrong(lambda w: F.one_hot(w.i, 3), A, ("'one_hot'", "tg.one_hot(ids, num_classes)")),
-    "optim.AdamW": Wrong(lambda w: tg.optim.AdamW(w.linear.parameters()), A, ("'AdamW'", "tg.optim.Adam")),
+    "optim.Adamax": Wrong(lambda w: tg.optim.Adamax(w.linear.parameters()), A, ("'Adamax'", "tg.optim.Adam")),
     "Linear": Wrong(lambda w: w.linear(w.y), V, (Y, "(5, 3)", "Linear")),
     "Embedding": Wrong(lambda w: w.embedding(tg.tensor([7])), I, ("7", "Embedding")),
     "Embedding of floats": Wrong(lambda w: w.embedding(w.y), T, ("float32", "Embedding")),
