@@ -369,6 +369,33 @@ def test_an_error_inside_forward_is_not_taken_for_a_wrong_call():
         Wrong()(x)
 
 
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda net: net.zero_grad(set_to_none=True), "(?s)zero_grad: no argument 'set_to_none'.*leave it out"),
+        (lambda net: net.eval(False), "eval: takes 0 arguments by position, got 1"),
+        (lambda net: net.state_dict(prefix="net."), "(?s)state_dict: no argument 'prefix'.*prefix \\+ name"),
+        (lambda net: net.load_state_dict({}, assign=True), "(?s)load_state_dict: no argument 'assign'.*leave it out"),
+        (lambda net: net.apply(None), "(?s)apply: None is no function"),
+    ],
+)
+def test_arguments_of_pytorchs_methods_are_told(call, says):
+    with pytest.raises(ArgumentError, match=says):
+        call(nn.Linear(2, 2))
+
+
+@pytest.mark.torch
+def test_apply_goes_through_the_modules_in_pytorchs_order():
+    torch = pytest.importorskip("torch")
+    seen = []
+    for kit in (nn, torch.nn):
+        net = kit.Sequential(kit.Linear(2, 3), kit.Sequential(kit.ReLU(), kit.Linear(3, 3)), kit.Tanh())
+        order = []
+        net.apply(lambda module, order=order: order.append(type(module).__name__))
+        seen.append(order)
+    assert seen[0] == seen[1]
+
+
 def test_signatures_stay_readable():
     import inspect
 

@@ -151,6 +151,8 @@ KEYWORD_ADVICE = {
     "hx": "state= is what it is called here, the second argument", "h0": "state= is what it is called here, the second argument",
     "out": "assign the result: y = ...", "where": "tg.where(mask, x, fill) first, then the op", "initial": "combine the result with it",
     "dtype": "x.astype(dtype) first", "input": "pass the arrays by position", "other": "pass the arrays by position",
+    "assign": "leave it out: module.to(dtype) first where the dtypes differ", "non_blocking": "leave it out",
+    "prefix": "{prefix + name: array for name, array in module.state_dict().items()}",
     "retain_graph": "leave it out: a graph lives as long as something refers to it",
     "device": "leave it out, then .to(device)", "inplace": "leave it out: a result is a new array here",
     "max_norm": "scale the rows after a step: inside tg.no_grad() weight[...] = ...", "set_to_none": "leave it out: gradients become None",
@@ -178,7 +180,7 @@ def wrong_call(f: Callable[..., Any], keywords: Mapping[str, Any], cause: Except
     parameters = inspect.signature(f).parameters
     unknown = [k for k in keywords if k not in parameters]
     problem = f"no argument {unknown[0]!r}" if unknown else str(cause).rpartition("()")[2].strip()
-    if f.__name__ in ("__init__", "forward") and " but " in problem and not unknown:
+    if ("self" in parameters or f.__name__ in ("__init__", "forward")) and " but " in problem and not unknown:
         takes, _, came = problem.partition(" but ")
         limits, got = (" to ".join(str(int(n) - 1) for n in re.findall(r"\d+", text)) for text in (takes, came.partition("(")[0]))
         problem = f"takes {limits} arguments by position, got {got}"  # Python counts self
@@ -198,15 +200,15 @@ def is_wrong_call(cause: Exception) -> bool:
     return type(cause) is TypeError and cause.__traceback__ is not None and cause.__traceback__.tb_next is None
 
 
-def speak(namespace: Any) -> None:
+def speak(namespace: Any, *, idle: bool = False) -> None:
     """Make wrong calls of the public functions of a module, or methods of a class, raise our error instead of Python's.
 
-    A primitive explains its own wrong calls, and who takes nothing needs no explanation.
+    A primitive explains its own wrong calls, and who takes nothing needs no explanation; with `idle` it gets one nevertheless.
     """
     for name, f in list(vars(namespace).items()):
         if not inspect.isfunction(f) or name[0] == "_" or not f.__module__.startswith(__package__):
             continue
-        takes = f.__code__.co_argcount + f.__code__.co_kwonlyargcount > inspect.isclass(namespace)
+        takes = idle or f.__code__.co_argcount + f.__code__.co_kwonlyargcount > inspect.isclass(namespace)
         if takes and not hasattr(f, "primitive") and not hasattr(f, "__wrapped__"):
             setattr(namespace, name, _spoken(f))
 

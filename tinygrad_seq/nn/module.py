@@ -213,7 +213,9 @@ class Module:
 
     def apply(self: M, f: Callable[[Module], Any]) -> M:
         """Call `f` with every module, inner before outer: to initialise them your way, for example."""
-        for module in reversed(list(self.modules())):
+        if not callable(f):
+            raise ArgumentError(message(f"apply: {describe(f)} is no function", expected="f(module)"))
+        for module in _inner_first(self, set()):
             f(module)
         return self
 
@@ -289,6 +291,14 @@ def _within(holder: Any, prefix: str, seen: set[int], again: bool, deep: bool) -
             seen.discard(id(item))
 
 
+def _inner_first(module: Module, seen: set[int]) -> Iterator[Module]:
+    seen.add(id(module))
+    for child in module.children():
+        if id(child) not in seen:
+            yield from _inner_first(child, seen)
+    yield module
+
+
 def _parts(holder: Any) -> Iterable[tuple[Any, Any]]:
     if isinstance(holder, Module):
         return vars(holder).items()
@@ -325,3 +335,6 @@ def _device_and_dtype(device: Any, dtype: Any) -> tuple[str | None, Any]:
     if dtype is not None and to_dtype(dtype, "to").kind != "f":
         raise ArgumentError(message(f"to: {np.dtype(dtype)} is no dtype of a module", expected="floating-point numbers"))
     return device, dtype
+
+
+twins.speak(Module, idle=True)
