@@ -121,6 +121,30 @@ def test_a_saved_state_goes_on_exactly_where_it_was_saved(kind, options, tmp_pat
     assert again.param_groups[1]["lr"] == 0.03
 
 
+@pytest.mark.parametrize(("before", "after"), [("float32", "float64"), ("float64", "float32")])
+@each
+def test_the_state_follows_the_dtype_of_the_model_and_resumes_to_equal_bits(kind, options, before, after):
+    def trained(net, optimizer, steps):
+        for _ in range(steps):
+            net.zero_grad()
+            (net(np.ones((1, 3), net.weight.dtype)) ** 2).sum().backward()
+            optimizer.step()
+
+    net = nn.Linear(3, 2, rng=0, dtype=before)
+    optimizer = kind(net.parameters(), **options)
+    trained(net, optimizer, 2)
+    net.to(after)
+    trained(net, optimizer, 2)
+    assert all(x.dtype == after for state in optimizer.state.values() for x in state.values() if hasattr(x, "dtype"))
+    resumed = nn.Linear(3, 2, dtype=after)
+    resumed.load_state_dict(net.state_dict())
+    other = kind(resumed.parameters(), **options)
+    other.load_state_dict(optimizer.state_dict())
+    trained(net, optimizer, 1)
+    trained(resumed, other, 1)
+    np.testing.assert_array_equal(net.weight.numpy(), resumed.weight.numpy())
+
+
 def test_a_snapshot_stays_as_it_was():
     adam = optim.Adam([nn.Parameter(start()[0])])
     adam.parameters[0].grad = np.ones((3, 2))
@@ -321,6 +345,21 @@ def test_clipping_on_a_device_is_that_of_numpy(xp, norm_type):
     assert [round(x, 6) for p in there for x in p.grad.tolist()] == [0.1, -0.1, 0.1]
 
 
+@pytest.mark.parametrize("size", [300.0, 1e-4])
+def test_the_norm_of_halves_is_not_that_of_their_overflown_or_vanished_squares(size):
+    p = nn.Parameter(np.zeros(2, "float16"))
+    p.grad = np.array([size, size], "float16")
+    norm = optim.clip_grad_norm_([p], size / 10)
+    assert norm == pytest.approx(size * math.sqrt(2), rel=1e-3)
+    np.testing.assert_allclose(p.grad.numpy(), [size / 10 / math.sqrt(2)] * 2, rtol=1e-2)
+
+
+def test_a_norm_that_may_be_infinite_is_only_measured():
+    ps = with_gradients([3.0, 0.0], [0.0, 4.0])
+    assert optim.clip_grad_norm_(ps, math.inf) == 5
+    assert [p.grad.tolist() for p in ps] == [[3, 0], [0, 4]]
+
+
 def test_parameters_without_gradients_have_the_norm_zero():
     assert optim.clip_grad_norm_([nn.Parameter([1.0])], 1.0) == 0
 
@@ -360,7 +399,15 @@ shared = parameter()
         (lambda: optim.SGD([{"lr": 1}]), ArgumentError, "no group"),
         (lambda: optim.SGD([{"params": [parameter()]}, parameter()]), ArgumentError, "no group"),
         (lambda: optim.SGD([{"params": [shared]}, {"params": [shared]}]), ShapeError, "two groups"),
-        (lambda: optim.SGD(nn.Linear(2, 2).named_parameters()), ArgumentError, "parameter 0 is tuple"),
+        (lambda: optim.SGD(nn.Linear(2, 2).named_parameters()), ArgumentError, "(?s)parameter 0 is a name.*without names"),
+        (lambda: optim.SGD(nn.Linear(2, 2).state_dict()), ArgumentError, "(?s)parameter 0 is a name.*without names"),
+        (lambda: optim.SGD([parameter()]).zero_grad(set_to_none=True), ArgumentError, "(?s)zero_grad: .*leave it out"),
+        (
+            lambda: optim.SGD([parameter()]).step(lambda: 1),
+            ArgumentError,
+            r"(?s)step: takes 0 arguments by position, got 1.*step\(\)",
+        ),
+        (lambda: optim.SGD([parameter()], lr=math.inf), ShapeError, "(?s)lr = inf.*a finite number of at least 0"),
         (lambda: optim.SGD([parameter()], learning_rate=1), ArgumentError, "SGD: no argument 'learning_rate'"),
         (lambda: optim.Adam([parameter()], foreach=True), ArgumentError, "foreach'[\\s\\S]*leave it out"),
         (lambda: optim.lr_scheduler.StepLR(), ArgumentError, r"StepLR[\s\S]*StepLR\(optimizer, step_size"),

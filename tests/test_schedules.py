@@ -288,6 +288,39 @@ def test_wrong_calls_say_what_was_expected(call, error, says):
         call()
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda optimizer: lr_scheduler.LambdaLR(optimizer, lambda t: 0.5**t),
+        lambda optimizer: lr_scheduler.OneCycleLR(optimizer, 1.0, 10),
+        lambda optimizer: lr_scheduler.ReduceLROnPlateau(optimizer, patience=0),
+    ],
+    ids=["LambdaLR", "OneCycleLR", "ReduceLROnPlateau"],
+)
+def test_a_schedule_with_settings_for_each_group_says_where_a_new_group_belongs(make):
+    optimizer = optim.SGD([nn.Parameter([1.0])], lr=0.1, momentum=0.9)
+    schedule = make(optimizer)
+    optimizer.add_param_group({"params": nn.Parameter([2.0])})
+    with pytest.raises(ShapeError, match="(?s)made for 1 groups, but the optimizer has 2 now.*after the last add_param_group"):
+        for loss in ([1.0], [1.0]) if isinstance(schedule, lr_scheduler.ReduceLROnPlateau) else ([],):
+            schedule.step(*loss)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda o: lr_scheduler.LambdaLR(o, 0.5), "LambdaLR: lr_lambda is 0.5"),
+        (lambda o: lr_scheduler.MultiStepLR(o, 3), "(?s)MultiStepLR: milestones = 3.*StepLR"),
+        (lambda o: lr_scheduler.StepLR(o, 3).step(tg.tensor(0.5)), "(?s)StepLR: step to .*ReduceLROnPlateau looks at a loss"),
+        (lambda o: lr_scheduler.ReduceLROnPlateau(o).step(), r"(?s)step: missing.*step\(metrics\)"),
+        (lambda o: lr_scheduler.StepLR(o, 3).get_last_lr(0), "get_last_lr: takes 0 arguments by position, got 1"),
+    ],
+)
+def test_wrong_arguments_say_what_was_expected(call, says):
+    with pytest.raises(ArgumentError, match=says):
+        call(optim.SGD([nn.Parameter([1.0])], lr=0.1))
+
+
 def test_milestones_lie_between_schedules():
     optimizer = sgd()
     parts = [lr_scheduler.ConstantLR(optimizer) for _ in range(3)]

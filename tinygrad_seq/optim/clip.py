@@ -21,10 +21,10 @@ def clip_grad_norm_(
 
         g <- g · min(1, max_norm / |g|)          |g|: over all parameters as one vector
 
-    Directions stay, so it is still a descent step. norm_type: p of the p-norm, math.inf for the largest entry. A norm that is infinite or
+    Directions stay, so it is still a descent step. max_norm=math.inf clips nothing and tells the norm. norm_type: p of the p-norm, math.inf for the largest entry. A norm that is infinite or
     NaN makes gradients of 0 and NaN, or is an error where asked.
     """
-    check_settings("clip_grad_norm_", max_norm=(max_norm, 0, math.inf))
+    check_settings("clip_grad_norm_", max_norm=(0 if max_norm == math.inf else max_norm, 0, math.inf))
     gradients = _gradients("clip_grad_norm_", parameters)
     norm = _norm(gradients, norm_type)
     if error_if_nonfinite and not math.isfinite(norm):
@@ -62,7 +62,8 @@ def _norm(gradients: list[Any], p: float) -> float:
         for g in gradients[1:]:
             largest = np.maximum(largest, abs(g).max())
         return float(largest)
-    powers = [(g * g if p == 2 else abs(g) ** p).sum().astype("float64") for g in gradients]
+    wide = [g.astype("float32") if g.dtype == "float16" else g for g in gradients]  # the square of a half overflows at 256
+    powers = [(g * g if p == 2 else abs(g) ** p).sum().astype("float64") for g in wide]
     return math.pow(float(sum(powers)), 1 / p)
 
 

@@ -18,7 +18,8 @@ from __future__ import annotations
 import math
 import sys
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from numbers import Real
 from typing import Any, NoReturn
 
 from .. import twins
@@ -58,13 +59,30 @@ class LRScheduler:
 
     def step(self, epoch: float | None = None) -> None:
         """Go to the next rate; or to that of `epoch`, which may be a fraction: epoch + batch / batches."""
+        if epoch is not None and not isinstance(epoch, Real):
+            who = type(self).__name__
+            raise ArgumentError(
+                message(f"{who}: step to {describe(epoch)}", do="schedule.step(); only ReduceLROnPlateau looks at a loss")
+            )
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
         self.apply()
 
     def apply(self) -> None:
         """Set the rates of the present t."""
-        for group, rate in zip(self.optimizer.param_groups, self.rates(self.last_epoch), strict=True):
+        for group, rate in self.by_group(self.rates(self.last_epoch)):
             group["lr"] = rate
+
+    def by_group(self, values: Sequence[Any]) -> Iterator[tuple[dict[str, Any], Any]]:
+        """Each group of the optimizer with its value, of which there is one for each group that there was at the beginning."""
+        groups = self.optimizer.param_groups
+        if len(groups) != len(values):
+            raise ShapeError(
+                message(
+                    f"{type(self).__name__}: made for {len(values)} groups, but the optimizer has {len(groups)} now",
+                    do="make the schedule after the last add_param_group",
+                )
+            )
+        return zip(groups, values, strict=True)
 
     @property
     def base_lrs(self) -> list[float]:
@@ -122,6 +140,10 @@ class MultiStepLR(LRScheduler):
 
     def __init__(self, optimizer: Optimizer, milestones: Sequence[int], gamma: float = 0.1, last_epoch: int = -1):
         check_settings("MultiStepLR", gamma=(gamma, 0, math.inf))
+        if isinstance(milestones, (int, float)):
+            raise ArgumentError(
+                message(f"MultiStepLR: milestones = {milestones}", expected="a list of steps", do="StepLR falls every n steps")
+            )
         self.milestones, self.gamma = sorted(milestones), gamma
         super().__init__(optimizer, last_epoch)
 
@@ -187,10 +209,16 @@ class LambdaLR(LRScheduler):
     ):
         groups = len(_checked_optimizer("LambdaLR", optimizer).param_groups)
         self.lr_lambdas = _per_group("LambdaLR", "lr_lambda", lr_lambda, groups)
+        for f in self.lr_lambdas:
+            if not callable(f):
+                raise ArgumentError(
+                    message(f"LambdaLR: lr_lambda is {describe(f)}", expected="a function of t", do="lambda t: ...")
+                )
         super().__init__(optimizer, last_epoch)
 
     def rates(self, t: float) -> list[float]:
-        return [base * f(t) for base, f in zip(self.base_lrs, self.lr_lambdas, strict=True)]
+        bases = self.base_lrs
+        return [base * f(t) for base, (_, f) in zip(bases, self.by_group(self.lr_lambdas), strict=True)]
 
 
 # ---- Cosines (Loshchilov, Hutter 2017) -------------------------------------------------------------------------------------------------
@@ -292,7 +320,9 @@ class OneCycleLR(LRScheduler):
             )
         (a, b), (c, d), done = self._phase(t)
         between = _cosine if self.anneal_strategy == "cos" else _line
-        for i, (group, start) in enumerate(zip(self.optimizer.param_groups, self.base_lrs, strict=True)):
+        starts = self.base_lrs
+        for i, (group, _) in enumerate(self.by_group(self.max_lr)):
+            start = starts[i]
             rates = {"start": start, "max_lr": self.max_lr[i], "end": start / self.final_div_factor}
             group["lr"] = between(rates[a], rates[b], done)
             if self.cycle_momentum:
@@ -401,7 +431,7 @@ class ReduceLROnPlateau(LRScheduler):
             self.num_bad_epochs = 0
         if self.num_bad_epochs > self.patience:
             self.cooldown_counter, self.num_bad_epochs = self.cooldown, 0
-            for group, lowest in zip(self.optimizer.param_groups, self.min_lrs, strict=True):
+            for group, lowest in self.by_group(self.min_lrs):
                 reduced = max(group["lr"] * self.factor, lowest)
                 if group["lr"] - reduced > self.eps:
                     group["lr"] = reduced
@@ -441,6 +471,8 @@ def _checked_optimizer(who: str, optimizer: Any) -> Optimizer:
 
 
 twins.speak_when_made(sys.modules[__name__])
+twins.speak(LRScheduler, idle=True)
+twins.speak(ReduceLROnPlateau)
 
 
 def __getattr__(name: str) -> NoReturn:

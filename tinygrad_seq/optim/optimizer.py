@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import backend, guards
+from .. import backend, guards, twins
 from ..errors import ArgumentError, ShapeError, describe, message
 from ..tensor import Tensor
 
@@ -189,7 +189,7 @@ class Optimizer:
             if set(self.defaults) - set(group) or set(group) - {"params", "initial_lr", *self.defaults}:
                 raise ArgumentError(
                     message(
-                        f"{who}: the state has the settings {', '.join(set(group) - {'params'})}",
+                        f"{who}: the state has the settings {', '.join(name for name in group if name != 'params')}",
                         expected=", ".join(self.defaults),
                         do="load the state of the same kind of optimizer",
                     )
@@ -215,12 +215,18 @@ class Optimizer:
         return f"{type(self).__name__}({'; '.join(groups)})"
 
 
+twins.speak(Optimizer, idle=True)
+
+
 def _carry(state: dict[str, Any], name: str, start: float, data: Any) -> None:
-    """See to it that the state has this array, on the device of the parameter, which may have moved between two steps."""
+    """See to it that the state has this array, of the dtype and on the device of the parameter: it may have moved between two steps."""
     if name not in state:
         state[name] = backend.array_module(data).full(data.shape, start, data.dtype)
-    elif backend.array_module(state[name]) is not np or backend.array_module(data) is not np:
+        return
+    if backend.array_module(state[name]) is not np or backend.array_module(data) is not np:
         state[name] = backend.to_device(state[name], backend.device_of(data))
+    if state[name].dtype != data.dtype:
+        state[name] = state[name].astype(data.dtype)
 
 
 def _blocks(p: Any, g: Any, state: dict[str, Any]) -> Iterator[tuple[Any, Any, dict[str, Any]]]:
@@ -258,8 +264,15 @@ def parameter_list(who: str, parameters: Any) -> list[Tensor]:
         )
     for i, p in enumerate(found):
         if not isinstance(p, Tensor) or not p.is_leaf:
-            got = f"the result of {p.op}" if isinstance(p, Tensor) else describe(p)
-            raise ArgumentError(message(f"{who}: parameter {i} is {got}", expected="a leaf Tensor, such as an nn.Parameter"))
+            named = isinstance(p, str) or (isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str))
+            got = f"the result of {p.op}" if isinstance(p, Tensor) else "a name" if named else describe(p)
+            raise ArgumentError(
+                message(
+                    f"{who}: parameter {i} is {got}",
+                    expected="a leaf Tensor, such as an nn.Parameter",
+                    do="pass model.parameters(), which come without names" if named else "",
+                )
+            )
     if len({id(p) for p in found}) < len(found):
         raise ShapeError(message(f"{who}: a parameter stands in the list twice", expected="each once"))
     return found
@@ -271,5 +284,5 @@ def check_settings(who: str, **limits: tuple[float, float, float]) -> None:
         is_number = isinstance(value, (int, float, np.integer, np.floating))
         if not is_number or not low <= value < high:
             kind = ShapeError if is_number else ArgumentError
-            above = "" if high == float("inf") else f" and below {high:g}"
-            raise kind(message(f"{who}: {name} = {value!r}", expected=f"a number of at least {low:g}{above}"))
+            number, above = ("a finite number", "") if high == math.inf else ("a number", f" and below {high:g}")
+            raise kind(message(f"{who}: {name} = {value!r}", expected=f"{number} of at least {low:g}{above}"))
