@@ -59,6 +59,17 @@ def test_the_loop_of_the_readme_is_drawn_with_its_gradients_and_repeats(tmp_path
     assert "t = 4" in (tmp_path / "my_rnn.svg").read_text(encoding="utf-8")
 
 
+def test_the_lstm_of_the_readme_learns_and_the_cell_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    known: dict[str, Any] = {}
+    training, cell = blocks(ROOT / "README.md", "python")[2:]
+    exec(training, known)
+    assert known["history"].losses[0] > 4.4 and np.mean(known["history"].losses[-10:]) < 3.2  # nats a character; log 95 = 4.55
+    assert (tmp_path / "language.safetensors").exists()
+    exec(cell, known)
+    assert known["hs"].shape == (7, 4, 32) and known["h"].shape == (4, 4, 16)
+
+
 def test_the_op_of_contributing_is_what_its_row_says() -> None:
     known: dict[str, Any] = {"Any": Any, "np": np, "elementwise": tg.elementwise, "defvjp": tg.defvjp, "sigmoid": tg.sigmoid}
     exec(blocks(ROOT / "CONTRIBUTING.md", "python")[0], known)
