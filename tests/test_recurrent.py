@@ -739,6 +739,13 @@ WRONG = {
         ShapeError,
         r"state\[1\] must be \(L, B, H\) = \(1, 4, 4\), got \(1, 4, 2\)",
     ),
+    "lengths as state": (lambda: nn.GRU(3, 4)(xs, [5, 0, 2, 1]), ArgumentError, r"(?s)state is \[5, 0, 2, 1\].*GRU\(xs, lengths="),
+    "an array of lengths as state": (lambda: nn.LSTM(3, 4)(xs, np.array([5, 0, 2, 1])), ArgumentError, r"(?s)int64 \(4,\).*lengths="),
+    "lengths for another axis": (
+        lambda: nn.GRU(3, 4, batch_first=True)(np.ones((5, 4, 3)), lengths=[1, 2, 3, 4]),
+        ShapeError,
+        r"(?s)GRU: lengths \(4,\) do not fit xs \(5, 4, 3\).*\(B, T, D\) and \(B,\)",
+    ),
     "a number as state": (lambda: nn.GRU(3, 4)(xs, 0.0), ArgumentError, "GRU: state is 0.0"),
     "state of a cell": (lambda: nn.GRUCell(3, 4)(xs[0], tg.zeros((B, 3))), ShapeError, r"GRUCell: state must be \(B, H\) = \(4, 4\), got \(4, 3\)"),
     "x of a cell": (lambda: nn.GRUCell(3, 4)(xs), ShapeError, r"GRUCell: x must be \(B, D\) or \(D,\) with D = 3, got \(5, 4, 3\)"),

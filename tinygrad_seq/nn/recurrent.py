@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, ShapeError, message
+from ..errors import ArgumentError, ShapeError, describe, message
 from ..graph import raw
 from ..ops import concatenate, expand_dims, stack, swapaxes
 from ..random import Rng, generator
@@ -186,6 +186,13 @@ class Recurrent(Module):
             raise ShapeError(
                 message(f"{who}: xs must be {axes} with D = {D}, got {shape}", expected=f"{axes}, or (T, D) without a batch")
             )
+        rows = shape[0] if self.batch_first else shape[1]
+        if lengths is not None and (D is None or len(shape) == 3) and np.shape(raw(lengths)) != (rows,):
+            raise ShapeError(
+                message(
+                    f"{who}: lengths {np.shape(raw(lengths))} do not fit xs {shape}", expected=f"{axes} and (B,): one for each row"
+                )
+            )
         if D is None or len(shape) == 3:
             return (swapaxes(xs, 0, 1) if self.batch_first else xs), True
         if lengths is not None:
@@ -199,6 +206,11 @@ class Recurrent(Module):
         places = [(layer, direction) for layer in range(self.num_layers) for direction in self.directions]
         if state is None:
             return [self._start(*place, xs.shape[1], xs) for place in places]
+        if _is_of_integers(state):
+            who = type(self).__name__
+            raise ArgumentError(
+                message(f"{who}: state is {describe(raw(state))}", expected="floating-point numbers", do=f"{who}(xs, lengths=...)")
+            )
         form = self._start(*places[0], xs.shape[1], xs)
         arrays = form if isinstance(form, tuple) else (form,)
         shapes = [(len(places), *(array.shape if batched else array.shape[1:])) for array in arrays]
@@ -219,6 +231,13 @@ class Recurrent(Module):
     def extra_repr(self) -> str:
         """The sizes, and the settings that are not the usual ones."""
         return settings_of(self)
+
+
+def _is_of_integers(state: Any) -> bool:
+    """Whether it looks like lengths, given without their name."""
+    if isinstance(state, (list, tuple)):
+        return bool(state) and all(isinstance(part, (int, np.integer)) for part in state)
+    return len(getattr(state, "shape", ())) == 1 and state.dtype.kind in "iu"
 
 
 # ---- Cells of one's own ----------------------------------------------------------------------------------------------------------------
