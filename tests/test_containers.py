@@ -224,6 +224,10 @@ def test_an_embedding_from_a_table_is_frozen_unless_told_and_draws_nothing():
         (lambda: nn.Bilinear(3, 4, 5)(np.ones((2, 3)), np.ones((1, 4))), ShapeError, "differ in more than the last axis"),
         (lambda: nn.Bilinear(0, 4, 5), ArgumentError, "in1_features = 0"),
         (lambda: nn.Sequential(nn.RNN(3, 4), nn.Linear(4, 2))(np.ones((6, 2, 3), "f4")), ArgumentError, "returns two things"),
+        (lambda: nn.ModuleList([nn.ReLU()])(1), NotImplementedError, r"ModuleList has no forward: it only holds.*nn.Sequential"),
+        (lambda: nn.ModuleDict({"a": nn.ReLU()})(1), NotImplementedError, r"ModuleDict has no forward.*modules\[key\]\(x\)"),
+        (lambda: nn.Flatten()([1.0]), ArgumentError, r"Flatten: x is \[1.0\].*tg.tensor"),
+        (lambda: nn.Unflatten(0, (1,))((np.ones(1), np.ones(1))), ArgumentError, "Unflatten: got a tuple.*hs, h = rnn"),
     ],
 )
 def test_wrong_calls_say_what_to_do(call, error, says):

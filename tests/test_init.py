@@ -128,7 +128,9 @@ def test_parameters_on_a_device_are_filled_there_with_the_same_numbers(xp):
     ("call", "error", "says"),
     [
         (lambda: init.eye_(nn.Parameter([1.0])), ShapeError, "eye_: got float32 .*a matrix"),
-        (lambda: init.orthogonal_(nn.Parameter([1.0])), ShapeError, "two axes or more"),
+        (lambda: init.orthogonal_(nn.Parameter([1.0])), ShapeError, r"a weight \(out, in.*zeros_"),
+        (lambda: init.xavier_normal_(nn.Linear(2, 3)), ArgumentError, r"xavier_normal_\(module.weight\)"),
+        (lambda: init.eye_(np.eye(2)), ArgumentError, r"eye_: got float64 \(2, 2\).*nn.Parameter"),
         (lambda: init.xavier_uniform_(nn.Parameter([1.0])), ShapeError, r"weight \(out, in, \.\.\.\).*zeros_"),
         (lambda: init.kaiming_normal_(nn.Parameter([[1.0]]), mode="in"), ArgumentError, "'fan_in' or 'fan_out'"),
         (lambda: init.calculate_gain("gelu"), ArgumentError, "'gelu' is not known.*linear, "),

@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import time
+import zipfile
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -658,3 +659,10 @@ def test_the_recipes_of_the_document_bring_pytorchs_files_here(tmp_path, monkeyp
         exec(recipe, {})
         loaded = tg.load("model.safetensors")
         assert sorted(loaded) == sorted(state) and all(same(loaded[name], state[name].contiguous().numpy()) for name in state)
+
+
+def test_a_file_of_torch_save_says_how_to_convert_it(tmp_path):
+    with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
+        archive.writestr("data.pkl", b"")
+    with pytest.raises(FileError, match=r"(?s)such as torch.save writes.*safetensors.torch.save_file\(torch.load\(.*model.pt"):
+        tg.load(tmp_path / "model.pt")

@@ -34,6 +34,7 @@ DTYPES = {
 }  # fmt: skip
 CODES = {np.dtype(name): code for code, name in DTYPES.items()}
 
+ZIP = b"PK\x03\x04"  # how the files of torch.save begin
 LONGEST_HEADER = 100_000_000  # the limit of every reader of safetensors files
 
 VERSION = "tinygrad_seq"  # our entries in the metadata of a file: the version of this layout,
@@ -339,6 +340,9 @@ def _read(path: Path) -> tuple[Any, dict[str, str]]:
         length = int.from_bytes(data[:8], "little")
         entries = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
     except (safetensors.SafetensorError, ValueError, RecursionError, MemoryError) as cause:
+        if data.startswith(ZIP):
+            advice = f"in PyTorch: safetensors.torch.save_file(torch.load({str(path)!r}, weights_only=True), new_path)"
+            raise _damaged(path, "it is a zip file, such as torch.save writes", do=advice) from cause
         raise _damaged(path, f"it is no safetensors file, or a damaged one ({cause or type(cause).__name__})") from cause
     names = {name for name, *_ in tensors}
     ours = CHECKSUM in entries

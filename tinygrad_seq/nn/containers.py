@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import ArgumentError, IndexError_, ShapeError, UnknownNameError, describe, message
 from ..twins import likely
+from .functional.linear import single
 from .module import Module
 
 
@@ -32,7 +33,7 @@ class Flatten(Module):
 
     def forward(self, x: Any) -> Any:
         """x (..., *joined, ...) -> (..., their product, ...)."""
-        shape = tuple(x.shape)
+        shape = _shape("Flatten", x)
         start, end = (_axis("Flatten", axis, shape) for axis in (self.start_axis, self.end_axis))
         if start > end:
             raise ShapeError(message(f"Flatten: axis {self.start_axis} comes after axis {self.end_axis}", got=describe(x)))
@@ -54,13 +55,19 @@ class Unflatten(Module):
 
     def forward(self, x: Any) -> Any:
         """x (..., product, ...) -> (..., *unflattened_size, ...)."""
-        shape = tuple(x.shape)
+        shape = _shape("Unflatten", x)
         axis = _axis("Unflatten", self.axis, shape)
         return x.reshape((*shape[:axis], *self.unflattened_size, *shape[axis + 1 :]))
 
     def extra_repr(self) -> str:
         """The axis and its sizes."""
         return f"axis={self.axis}, unflattened_size={self.unflattened_size}"
+
+
+def _shape(who: str, x: Any) -> tuple[int, ...]:
+    if not hasattr(single(who, x), "shape"):
+        raise ArgumentError(message(f"{who}: x is {describe(x)}", expected="an array", do="tg.tensor(x)"))
+    return tuple(x.shape)
 
 
 def _axis(who: str, axis: int, shape: tuple[int, ...]) -> int:
@@ -178,6 +185,10 @@ class ModuleList(_Sequence):
     def __init__(self, modules: Iterable[Module] = ()):
         self._put(modules)
 
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """None: a list does not say how its modules follow one another."""
+        raise _no_forward(self, "for module in modules: x = module(x), or nn.Sequential(*modules)")
+
     def _of(self, modules: dict[str, Module]) -> ModuleList:
         return ModuleList(modules.values())
 
@@ -187,6 +198,10 @@ class ModuleDict(Module):
 
     def __init__(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]] = ()):
         self.update(modules)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """None: a dict does not say how its modules follow one another."""
+        raise _no_forward(self, "modules[key](x)")
 
     def _modules(self) -> dict[str, Module]:
         return {name: module for name, module in vars(self).items() if isinstance(module, Module)}
@@ -247,6 +262,10 @@ class UnknownKeyError(UnknownNameError, KeyError):
     """A key that a `ModuleDict` does not have."""
 
     __str__ = Exception.__str__  # a KeyError shows the repr
+
+
+def _no_forward(container: Module, do: str) -> NotImplementedError:
+    return NotImplementedError(message(f"{type(container).__name__} has no forward: it only holds modules", do=do))
 
 
 def _check(container: Module, module: Any, name: str = "0") -> None:

@@ -20,7 +20,7 @@ from .. import backend, guards
 from ..errors import ArgumentError, ShapeError, describe, message
 from ..random import Rng, generator
 from ..tensor import Tensor
-from .module import Parameter
+from .module import Module, Parameter
 
 P = TypeVar("P", bound=Tensor)
 
@@ -91,6 +91,7 @@ def ones_(p: P) -> P:
 
 def eye_(p: P) -> P:
     """Make a matrix the identity: ones on its diagonal, zeros elsewhere. (An RNN that starts by remembering: Le, Jaitly & Hinton 2015.)"""
+    _check_leaf("eye_", p)
     if p.ndim != 2:
         raise ShapeError(message(f"eye_: got {describe(p)}", expected="a matrix"))
     return _filled("eye_", p, lambda: np.eye(p.shape[0], p.shape[1]))
@@ -127,8 +128,7 @@ def orthogonal_(p: P, gain: float = 1.0, *, rng: Rng = None) -> P:
     It is drawn evenly from all orthogonal ones: the factor Q of a normal matrix, its columns flipped so that the diagonal of R is
     positive. The axes from the second on count as columns.
     """
-    if p.ndim < 2:
-        raise ShapeError(message(f"orthogonal_: got {describe(p)}", expected="two axes or more"))
+    _check_leaf("orthogonal_", p, axes=2)
     rows, columns = p.shape[0], math.prod(p.shape[1:])
 
     def draw() -> Any:
@@ -155,13 +155,21 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
 
 def _filled(who: str, p: P, draw: Callable[[], Any]) -> P:
     """The parameter itself, with the values that `draw` makes on the host."""
-    if not isinstance(p, Tensor):
-        raise ArgumentError(message(f"{who}: got {describe(p)}", expected="a parameter", do="nn.Parameter(array)"))
-    if not p.is_leaf:
-        raise ArgumentError(message(f"{who}: got the result of an operation", expected="a parameter, or another leaf"))
+    _check_leaf(who, p)
     p._data[...] = backend.array_module(p._data).asarray(np.asarray(draw(), p.dtype))
     guards.wrote(p._data)
     return p
+
+
+def _check_leaf(who: str, p: Any, axes: int = 0) -> None:
+    """Raise unless p is a leaf with at least so many axes."""
+    if not isinstance(p, Tensor):
+        do = f"{who}(module.weight)" if isinstance(p, Module) else "nn.Parameter(array)"
+        raise ArgumentError(message(f"{who}: got {describe(p)}", expected="a parameter", do=do))
+    if not p.is_leaf:
+        raise ArgumentError(message(f"{who}: got the result of an operation", expected="a parameter, or another leaf"))
+    if p.ndim < axes:
+        raise ShapeError(message(f"{who}: got {describe(p)}", expected="a weight (out, in, ...)", do="init.zeros_(p) for a bias"))
 
 
 def _check_order(who: str, a: float, b: float) -> None:
@@ -171,8 +179,7 @@ def _check_order(who: str, a: float, b: float) -> None:
 
 def _fans(who: str, p: Tensor) -> tuple[int, int]:
     """How many numbers go into and come out of a unit: weight (out, in, *window)."""
-    if p.ndim < 2:
-        raise ShapeError(message(f"{who}: got {describe(p)}", expected="a weight (out, in, ...)", do="init.zeros_(p) for a bias"))
+    _check_leaf(who, p, axes=2)
     window = math.prod(p.shape[2:])
     return p.shape[1] * window, p.shape[0] * window
 
