@@ -15,7 +15,9 @@ from tinygrad_seq.nn import functional as F
 ROOT = Path(__file__).resolve().parent.parent
 TEXT, _, SLIPS = (ROOT / "docs" / "lecture-notes.md").read_text(encoding="utf-8").partition("## Where the notes slip")
 ROWS = {cells[0]: cells[1:] for cells in re.findall(r"(?m)^\| ([A-DJ]\d+) \| (.+?) \| (.+?) \|(.*)\|$", TEXT)}
-EVERY = [f"{letter}{number}" for letter, count in {"A": 16, "B": 10, "C": 20, "D": 12, "J": 7}.items() for number in range(1, count + 1)]
+EVERY = [
+    f"{letter}{number}" for letter, count in {"A": 16, "B": 10, "C": 20, "D": 12, "J": 7}.items() for number in range(1, count + 1)
+]
 ROOTS = {"tg": tg, "nn": nn, "F": F, "dynamics": F.dynamics}
 each_row = pytest.mark.parametrize("row", EVERY)
 
