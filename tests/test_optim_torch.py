@@ -201,3 +201,16 @@ def test_clipping_by_value_is_pytorchs():
     torch.nn.utils.clip_grad_value_(theirs, 0.3)
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(a.grad.numpy(), b.grad.numpy())
+
+
+def test_momentum_that_sets_in_later_begins_with_the_whole_gradient():
+    ours, theirs = nn.Parameter(np.ones(2)), torch.nn.Parameter(torch.ones(2, dtype=torch.float64))
+    mine, others = optim.SGD([ours], 0.1), torch.optim.SGD([theirs], 0.1)
+    for t in range(6):
+        if t == 2:
+            mine.param_groups[0] |= {"momentum": 0.9, "dampening": 0.5}
+            others.param_groups[0] |= {"momentum": 0.9, "dampening": 0.5}
+        ours.grad, theirs.grad = np.array([1.0, t]), torch.tensor([1.0, t], dtype=torch.float64)
+        mine.step()
+        others.step()
+    np.testing.assert_allclose(ours.numpy(), theirs.detach().numpy(), rtol=1e-12)

@@ -60,7 +60,8 @@ class SGD(Optimizer):
         if s.momentum:
             v = state["v"]
             v *= s.momentum
-            v += np.multiply(g, 1 - s.dampening, out=change) if s.dampening and state["steps"] > 1 else g
+            v += np.multiply(g, 1 - s.dampening, out=change) if s.dampening and "moving" in state else g
+            state["moving"] = True
             if s.nesterov:
                 np.multiply(v, s.momentum, out=change)
                 change += g
