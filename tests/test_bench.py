@@ -79,3 +79,11 @@ def test_ratios_are_formed_within_runs_and_missing_peers_are_named(bench: Module
     assert result["frameworks"]["tinygrad_seq"]["milliseconds"] == 5000
     rows = list(bench.table([result]))
     assert "absent" in rows[0] and "missing" in rows[2] and "ratio 0.25 (0.25-0.25)" in rows[2]
+
+
+def test_the_mean_of_the_ratios_is_geometric_and_of_peers_that_every_case_has(bench: ModuleType) -> None:
+    def case(**ratios: float) -> dict:
+        return {"frameworks": {"tinygrad_seq": {}, **{name: {"ratio": ratio} for name, ratio in ratios.items()}}}
+
+    assert bench.mean_ratios([case(a=0.5, b=3.0), case(a=2.0)]) == {"a": 1.0}
+    assert bench.mean_ratios([case(a=0.5)]) == {}

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from statistics import median
+from statistics import geometric_mean, median
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
@@ -243,6 +243,16 @@ def table(results: list[dict[str, Any]]) -> Iterator[str]:
             yield "|" + "|".join("-" * (width + 2) for width in widths) + "|"
 
 
+def mean_ratios(results: list[dict[str, Any]]) -> dict[str, float]:
+    """The geometric mean over the cases of our time relative to each peer's, of the peers that every case has."""
+    ratios: dict[str, list[float]] = {}
+    for result in results:
+        for name, facts in result["frameworks"].items():
+            if "ratio" in facts:
+                ratios.setdefault(name, []).append(facts["ratio"])
+    return {name: geometric_mean(found) for name, found in ratios.items() if len(found) == len(results) > 1}
+
+
 def chosen(suite: Any, options: argparse.Namespace) -> Iterator[Case]:
     only = [options.peak_of] if options.peak_of else [name.strip() for name in options.only.split(",") if name.strip()]
     for case in suite.cases():
@@ -284,6 +294,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     for line in table(results):
         print(line)
+    for name, ratio in mean_ratios(results).items():
+        print(f"\ngeometric mean of the ratios to {name}: {ratio:.2f}")
     if options.json:
         report = {"suite": options.suite, "title": suite.TITLE, "runs": options.runs, "machine": facts, "results": results}
         options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
