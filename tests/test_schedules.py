@@ -301,7 +301,9 @@ def test_a_schedule_with_settings_for_each_group_says_where_a_new_group_belongs(
     optimizer = optim.SGD([nn.Parameter([1.0])], lr=0.1, momentum=0.9)
     schedule = make(optimizer)
     optimizer.add_param_group({"params": nn.Parameter([2.0])})
-    with pytest.raises(ShapeError, match="(?s)made for 1 groups, but the optimizer has 2 now.*after the last add_param_group"):
+    with pytest.raises(
+        ShapeError, match="(?s)made for 1 group\\(s\\), but the optimizer has 2 now.*after the last add_param_group"
+    ):
         for loss in ([1.0], [1.0]) if isinstance(schedule, lr_scheduler.ReduceLROnPlateau) else ([],):
             schedule.step(*loss)
 

@@ -78,7 +78,7 @@ class LRScheduler:
         if len(groups) != len(values):
             raise ShapeError(
                 message(
-                    f"{type(self).__name__}: made for {len(values)} groups, but the optimizer has {len(groups)} now",
+                    f"{type(self).__name__}: made for {len(values)} group(s), but the optimizer has {len(groups)} now",
                     do="make the schedule after the last add_param_group",
                 )
             )
@@ -217,8 +217,7 @@ class LambdaLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def rates(self, t: float) -> list[float]:
-        bases = self.base_lrs
-        return [base * f(t) for base, (_, f) in zip(bases, self.by_group(self.lr_lambdas), strict=True)]
+        return [base * f(t) for base, (_, f) in zip(self.base_lrs, self.by_group(self.lr_lambdas), strict=True)]
 
 
 # ---- Cosines (Loshchilov, Hutter 2017) -------------------------------------------------------------------------------------------------
@@ -320,10 +319,8 @@ class OneCycleLR(LRScheduler):
             )
         (a, b), (c, d), done = self._phase(t)
         between = _cosine if self.anneal_strategy == "cos" else _line
-        starts = self.base_lrs
-        for i, (group, _) in enumerate(self.by_group(self.max_lr)):
-            start = starts[i]
-            rates = {"start": start, "max_lr": self.max_lr[i], "end": start / self.final_div_factor}
+        for i, ((group, highest), start) in enumerate(zip(self.by_group(self.max_lr), self.base_lrs, strict=True)):
+            rates = {"start": start, "max_lr": highest, "end": start / self.final_div_factor}
             group["lr"] = between(rates[a], rates[b], done)
             if self.cycle_momentum:
                 momenta = {"max": self.max_momentum[i], "base": self.base_momentum[i]}
