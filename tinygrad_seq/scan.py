@@ -42,21 +42,9 @@ def scan(
     On the tape each step is a frame at its time t, counted from 1, inside one frame called `name`. Time and memory are linear in T.
     """
     T = _length_of(xs)
-    if not callable(step):
-        raise ArgumentError(
-            message(f"scan: the step {describe(step)} is no function", expected="step(x, state, *weights) -> the new state")
-        )
-    if hasattr(raw(weights), "shape"):
-        raise ArgumentError(
-            message(f"scan: the weights are one array, {describe(raw(weights))}", expected="a tuple of arrays", do="(w,)")
-        )
     several = isinstance(state, (tuple, list))
     states = tuple(state) if several else (state,)
-    for h in states:
-        if not hasattr(raw(h), "shape"):
-            raise ArgumentError(
-                message(f"scan: the initial state {describe(h)} is no array", expected="an array, or a tuple of them")
-            )
+    _check_arguments(step, states, weights)
     present: Any = None if lengths is None else _present(lengths, xs)
     if present is not None:
         for h in states:
@@ -80,9 +68,7 @@ def scan(
                 ys[t] = states[0]
 
     def over_time(*values: Any) -> Any:
-        for value in values:
-            if not hasattr(raw(value), "shape"):
-                raise ArgumentError(message(f"scan: the step returned {describe(value)} to collect", expected="arrays"))
+        _check_collected(values)
         stacked = stack(values)
         if present is None:
             return stacked
@@ -112,6 +98,22 @@ def _length_of(xs: Any) -> int:
     if shape[0] == 0:
         raise ShapeError(message("scan: xs has no time step", expected="T >= 1", got=describe(raw(xs))))
     return int(shape[0])
+
+
+def _check_arguments(step: Any, states: tuple[Any, ...], weights: Any) -> None:
+    if not callable(step):
+        raise ArgumentError(
+            message(f"scan: the step {describe(step)} is no function", expected="step(x, state, *weights) -> the new state")
+        )
+    if hasattr(raw(weights), "shape"):
+        raise ArgumentError(
+            message(f"scan: the weights are one array, {describe(raw(weights))}", expected="a tuple of arrays", do="(w,)")
+        )
+    for h in states:
+        if not hasattr(raw(h), "shape"):
+            raise ArgumentError(
+                message(f"scan: the initial state {describe(h)} is no array", expected="an array, or a tuple of them")
+            )
 
 
 def _present(lengths: Any, xs: Any) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -159,6 +161,12 @@ def _parted(new: Any, before: tuple[Any, ...], several: bool, t: int) -> tuple[A
             )
         )
     return new[:-1] if several else new[0], new[-1]
+
+
+def _check_collected(values: tuple[Any, ...]) -> None:
+    for value in values:
+        if not hasattr(raw(value), "shape"):
+            raise ArgumentError(message(f"scan: the step returned {describe(value)} to collect", expected="arrays"))
 
 
 def _checked(new: tuple[Any, ...], before: tuple[Any, ...], t: int) -> tuple[Any, ...]:
