@@ -103,13 +103,9 @@ def test_at_least_300_different_configurations_are_compared():
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
-def test_outputs_states_and_all_gradients_are_those_of_pytorch(config: Config):
-    compare(config, "float64")
-
-
-@pytest.mark.parametrize("config", CONFIGS[::3], ids=str)
-def test_also_in_float32(config: Config):
-    compare(config, "float32")
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_outputs_states_and_all_gradients_are_those_of_pytorch(dtype: str, config: Config):
+    compare(config, dtype)
 
 
 # ---- Cells ---------------------------------------------------------------------------------------------------------------------------
