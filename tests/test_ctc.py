@@ -276,6 +276,8 @@ def wrong(**changes):
         ({"targets": np.array([[1, 2]])}, ShapeError, r"targets \(1, 2\) do not fit"),
         ({"targets": np.array([[1], [2]])}, ShapeError, r"\(2, 2\), as many as the largest of target_lengths"),
         ({"targets": np.array([1, 2])}, ShapeError, r"sum\(target_lengths\) = 3"),
+        ({"targets": np.zeros((3, 2), int), "target_lengths": [3, 1]}, ShapeError, r"do: +targets\.T"),
+        ({"log_probs": np.zeros((2, 5, 3))}, ShapeError, r"do: +log_probs\.swapaxes\(0, 1\)"),
         ({"targets": np.array([[1, 3], [2, 0]])}, IndexError_, "3 is out of range"),
         ({"targets": np.array([[1, 0], [2, 0]])}, ArgumentError, "0, the blank"),
         ({"targets": np.array([[1.0, 2.0], [2.0, 0.0]])}, ArgumentError, "must be integers"),

@@ -409,8 +409,15 @@ def test_every_error_of_ours_is_also_a_builtin() -> None:
 
 # ---- One spelling each -----------------------------------------------------------------------------------------------------------------
 
-TABLES = {"NAMES": twins.NAMES, "FUNCTIONS": twins.FUNCTIONS, "METHODS": twins.METHODS, "LAYERS": twins.LAYERS}
-OWNERS = {tg: ("NAMES", "FUNCTIONS"), tg.nn: ("LAYERS",), F: ("LAYERS",), tg.optim: ("LAYERS",)}
+TABLES = {"NAMES": twins.NAMES, "FUNCTIONS": twins.FUNCTIONS, "METHODS": twins.METHODS, "LAYERS": twins.LAYERS, "KIT": twins.KIT}
+OWNERS = {
+    tg: ("NAMES", "FUNCTIONS"),
+    tg.nn: ("LAYERS",),
+    F: ("LAYERS",),
+    tg.optim: ("LAYERS",),
+    tg.data: ("KIT",),
+    tg.training: ("KIT",),
+}
 TWINS = [(table, name, twin) for table, names in TABLES.items() for name, twin in names.items()]
 
 
@@ -427,6 +434,18 @@ def test_a_name_of_pytorch_is_not_there_and_its_twin_is(table: str, name: str, t
             attribute = getattr(attribute, part)
     for part in re.findall(r"\bx\.(\w+)", twin):
         assert hasattr(x, part)
+
+
+def test_a_method_that_is_a_function_here_is_written_out() -> None:
+    with pytest.raises(tg.errors.UnknownNameError, match=r"do: tg.topk\(x, k, axis, largest\)"):
+        tg.ones(3).topk(2)
+    with pytest.raises(tg.errors.UnknownNameError) as caught:  # a module of the package is no function
+        _ = tg.ones(3).indexing
+    assert "do:" not in str(caught.value)
+    with pytest.raises(
+        tg.errors.ArgumentError, match=r"(?s)flatten: takes 0 arguments by position, got 1.*x.reshape\(len\(x\), -1\)"
+    ):
+        tg.ones((2, 3, 4)).flatten(1)
 
 
 @pytest.mark.parametrize(("theirs", "ours"), twins.KEYWORDS.items())

@@ -277,7 +277,7 @@ class Tensor(Value):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # asked by Python, NumPy, IPython, ... whether we follow some protocol
             raise AttributeError(name)
-        twins.no_such_method(name, self)
+        twins.no_such_method(name, self, ops)
 
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if spec else repr(self)

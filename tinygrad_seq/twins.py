@@ -42,8 +42,10 @@ NAMES = {  # as tg.name and as x.name
 
 FUNCTIONS = {  # as tg.name
     "FloatTensor": "tg.tensor(data, tg.float32)", "LongTensor": "tg.tensor(data, tg.int64)", "as_tensor": "tg.asarray(data)",
-    "bool": "tg.bool_", "column_stack": "tg.stack or tg.concatenate", "dstack": "tg.stack or tg.concatenate", "double": "tg.float64",
-    "empty": "tg.zeros(shape)", "empty_like": "tg.zeros_like(x)", "float": "tg.float32", "flatten": "tg.ravel(x)",
+    "autograd": "tg.grad(y, x), tg.defvjp", "bool": "tg.bool_", "column_stack": "tg.stack or tg.concatenate", "compile": "leave it out",
+    "cuda": "x.to('cuda')", "device": "its name: x.to('cuda')", "dstack": "tg.stack or tg.concatenate", "double": "tg.float64",
+    "empty": "tg.zeros(shape)", "empty_like": "tg.zeros_like(x)", "float": "tg.float32",
+    "flatten": "tg.ravel(x); x.reshape(len(x), -1) keeps the first axis", "jit": "leave it out",
     "from_numpy": "tg.tensor(array)", "full_": "tg.full(shape, value)", "half": "tg.float16", "hstack": "tg.concatenate(arrays, axis=1)",
     "inference_mode": "tg.no_grad()", "int": "tg.int32", "is_tensor": "isinstance(x, tg.Tensor)",
     "long": "tg.int64", "manual_seed": "tg.seed(value)", "multinomial": "tg.random.generator().choice(n, p=weights)",
@@ -77,6 +79,9 @@ LAYERS = {  # as tg.nn.name, tg.nn.functional.name, tg.optim.name and tg.optim.l
     "RAdam": "tg.optim.Adam(params, lr) with a tg.optim.lr_scheduler.LinearLR as warm-up", "Rprop": "tg.optim.RMSprop(params, lr)",
     "SparseAdam": "tg.optim.Adam(params, lr): gradients are arrays here",
     "BatchNorm3d": "tg.nn.functional.batch_norm(x, mean, var, weight, bias)", "EmbeddingBag": "embedding(ids).sum(axis)",
+    "Hardshrink": "tg.where(tg.abs(x) > 0.5, x, 0)", "LazyLinear": "tg.nn.Linear(in_features, out_features)",
+    "PositionalEncoding": "tg.nn.SinusoidalPositions(embedding_dim)", "Softmax2d": "tg.nn.Softmax(axis=1)",
+    "Threshold": "tg.where(x > threshold, x, value)", "ZeroPad1d": "tg.pad(x, pad_width)", "ZeroPad2d": "tg.pad(x, pad_width)",
     "Softmin": "tg.nn.functional.softmax(-x, axis)", "Tanhshrink": "x - tg.tanh(x)", "embedding_bag": "embedding(ids, weight).sum(axis)",
     "instance_norm": "tg.nn.functional.group_norm(x, channels)", "normalize": "x / tg.linalg.norm(x, axis=axis, keepdims=True)",
     "softmin": "tg.nn.functional.softmax(-x, axis)", "swish": "tg.nn.functional.silu(x)", "tanhshrink": "x - tg.tanh(x)",
@@ -84,9 +89,19 @@ LAYERS = {  # as tg.nn.name, tg.nn.functional.name, tg.optim.name and tg.optim.l
     "ParameterDict": "a plain dict of parameters", "ParameterList": "a plain list of parameters",
     "RNNBase": "tg.nn.Recurrent(cell, ...)", "multi_head_attention_forward": "tg.nn.functional.multi_head_attention, tg.nn.MultiheadAttention",
     "one_hot": "tg.one_hot(ids, num_classes)",
-    "pad": "tg.pad(x, pad_width)", "sigmoid": "tg.sigmoid(x)", "tanh": "tg.tanh(x)", "utils": "tg.optim.clip_grad_norm_(parameters, max_norm); for packed sequences rnn(xs, lengths=lengths)",
+    "pad": "tg.pad(x, pad_width)", "sigmoid": "tg.sigmoid(x)", "tanh": "tg.tanh(x)",
+    "utils": "tg.optim.clip_grad_norm_(parameters, max_norm), tg.data.Loader, tg.data.pad; for packed sequences rnn(xs, lengths=lengths)",
 }  # fmt: skip
 
+KIT = {  # as tg.data.name and tg.training.name
+    "BatchSampler": "tg.data.buckets(lengths, batch_size)", "DataLoader": "tg.data.Loader(data, batch_size)",
+    "Dataset": "a list of items, an array, or a tuple of arrays: tg.data.Loader(data, batch_size)",
+    "TensorDataset": "a tuple of arrays: tg.data.Loader((xs, ys), batch_size)", "Trainer": "tg.training.fit(model, loss, optimizer, batches)",
+    "Vocab": "tg.data.Vocabulary.of(text)", "build_vocab_from_iterator": "tg.data.Vocabulary.of(text)",
+    "default_collate": "tg.data.collate(items)", "pack_padded_sequence": "rnn(xs, lengths=lengths)",
+    "pad_packed_sequence": "rnn(xs, lengths=lengths)", "pad_sequence": "tg.data.pad(sequences)",
+    "random_split": "tg.data.split(ids, held_out), or an index: xs[tg.random.permutation(n)]",
+}  # fmt: skip
 
 MODULES = {  # as module.name
     "add_module": "setattr(module, name, layer), or a list or a dict of layers as an attribute", "bfloat16": "module.to(tg.float32)",
@@ -109,9 +124,16 @@ def no_such_layer(name: str, module: Any) -> NoReturn:
     _no_such_name(f"{module.__name__} has no {name!r}", LAYERS.get(name), name, module)
 
 
-def no_such_method(name: str, tensor: Any) -> NoReturn:
-    """Raise what `x.name` raises for a name that a Tensor does not have."""
+def no_such_piece(name: str, module: Any) -> NoReturn:
+    """Raise what `tg.data.name` and `tg.training.name` raise for a name that is not there."""
+    _no_such_name(f"{module.__name__} has no {name!r}", KIT.get(name), name, module)
+
+
+def no_such_method(name: str, tensor: Any, functions: Any) -> NoReturn:
+    """Raise what `x.name` raises for a name that a Tensor does not have; it may be a function, one of `functions`."""
     twin = METHODS.get(name) or NAMES.get(name)
+    if twin is None and inspect.isfunction(function := getattr(functions, name, None)):
+        twin = f"tg.{name}({', '.join(inspect.signature(function).parameters)})"
     _no_such_name(f"{type(tensor).__name__} has no attribute {name!r}", twin, name, tensor)
 
 
@@ -143,8 +165,9 @@ KEYWORDS = {
     "correction": "ddof", "index": "indices", "generator": "rng", "std": "scale", "mean": "loc",
 }  # fmt: skip
 
-LAYER_KEYWORDS = {  # of constructors
+LAYER_KEYWORDS = {  # of constructors and of what serves training
     "dim": "axis", "start_dim": "start_axis", "end_dim": "end_axis", "generator": "rng", "learning_rate": "lr",
+    "batch_size": "batch", "bptt": "steps", "collate_fn": "collate", "num_workers": "prefetch", "padding_value": "value",
 }  # fmt: skip
 
 KEYWORD_ADVICE = {
@@ -156,9 +179,11 @@ KEYWORD_ADVICE = {
     "retain_graph": "leave it out: a graph lives as long as something refers to it",
     "device": "leave it out, then .to(device)", "inplace": "leave it out: a result is a new array here",
     "max_norm": "scale the rows after a step: inside tg.no_grad() weight[...] = ...", "set_to_none": "leave it out: gradients become None",
-    "sparse": "leave it out: gradients are arrays", "foreach": "leave it out", "fused": "leave it out", "capturable": "leave it out",
+    "pin_memory": "leave it out", "persistent_workers": "leave it out", "sparse": "leave it out: gradients are arrays", "foreach": "leave it out", "fused": "leave it out", "capturable": "leave it out",
     "scale_grad_by_freq": "scale weight.grad before a step", "remove_duplicate": "leave it out: each comes once",
 }  # fmt: skip
+
+CALL_ADVICE = {"flatten": "x.reshape(len(x), -1) keeps the first axis"}  # where a method of PyTorch takes more arguments
 
 
 def advice(keyword: str, among: Collection[str] = KEYWORDS.values()) -> str:
@@ -185,7 +210,7 @@ def wrong_call(f: Callable[..., Any], keywords: Mapping[str, Any], cause: Except
         limits, got = (" to ".join(str(int(n) - 1) for n in re.findall(r"\d+", text)) for text in (takes, came.partition("(")[0]))
         problem = f"takes {limits} arguments by position, got {got}"  # Python counts self
     names = ", ".join(_as_written(p) for p in parameters.values() if p.name != "self")
-    do = advice(unknown[0], parameters) or likely(unknown[0], parameters) if unknown else ""
+    do = advice(unknown[0], parameters) or likely(unknown[0], parameters) if unknown else CALL_ADVICE.get(name, "")
     return ArgumentError(message(f"{name}: {problem}", expected=f"{name}({names})", do=do))
 
 
@@ -208,7 +233,7 @@ def speak(namespace: Any, *, idle: bool = False) -> None:
     for name, f in list(vars(namespace).items()):
         if not inspect.isfunction(f) or name[0] == "_" or not f.__module__.startswith(__package__):
             continue
-        takes = idle or f.__code__.co_argcount + f.__code__.co_kwonlyargcount > inspect.isclass(namespace)
+        takes = idle or name in CALL_ADVICE or f.__code__.co_argcount + f.__code__.co_kwonlyargcount > inspect.isclass(namespace)
         if takes and not hasattr(f, "primitive") and not hasattr(f, "__wrapped__"):
             setattr(namespace, name, _spoken(f))
 

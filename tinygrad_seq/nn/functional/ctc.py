@@ -198,8 +198,13 @@ def _host(x: Any) -> Any:
 def _lengths(name: str, given: Any, B: int, most: int | None) -> Any:
     lengths = _host(given)
     if lengths.shape != (B,) or lengths.dtype.kind not in "iu":
+        turned = most is not None and lengths.shape == (most,)
         raise ShapeError(
-            message(f"ctc_loss: {name} {describe(lengths)} do not fit {B} rows", expected=f"integers ({B},), one for each row")
+            message(
+                f"ctc_loss: {name} {describe(lengths)} do not fit {B} rows",
+                expected=f"integers ({B},), one for each row",
+                do="log_probs.swapaxes(0, 1): they are (T, B, C), the batch second" if turned else "",
+            )
         )
     if lengths.size and not (lengths.min() >= 0 and (most is None or lengths.max() <= most)):
         most_said = "" if most is None else f" ... T = {most}"
@@ -221,6 +226,7 @@ def _padded(targets: Any, S_b: Any, C: int, blank: int) -> Any:
             message(
                 f"ctc_loss: targets {targets.shape} do not fit",
                 expected=f"({len(S_b)}, {S}), as many as the largest of target_lengths, or all joined in one row",
+                do="targets.T: (B, S), the batch first" if targets.shape == (S, len(S_b)) else "",
             )
         )
     real = np.arange(S) < S_b[:, None]
