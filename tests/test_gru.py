@@ -76,6 +76,15 @@ def test_bptt_by_hand_equals_the_tape(convention: str) -> None:
 
 
 @each_convention
+def test_bptt_by_hand_reads_the_arrays_of_tensors(convention: str) -> None:
+    _, bptt, which = CONVENTIONS[convention]
+    args, weight = problem()
+    of_tensors = bptt(*(tg.Tensor(a, requires_grad=True) for a in (*args, weight)), z_weights=which)
+    for name, a, b in zip(NAMES, bptt(*args, weight, z_weights=which), of_tensors, strict=True):
+        assert type(b) is np.ndarray and (a == b).all(), name
+
+
+@each_convention
 def test_bptt_by_hand_equals_central_differences(convention: str) -> None:
     _, bptt, which = CONVENTIONS[convention]
     args, weight = problem(2)

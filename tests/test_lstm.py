@@ -89,6 +89,15 @@ def test_bptt_by_hand_equals_the_tape(variant: str) -> None:
 
 
 @each_variant
+def test_bptt_by_hand_reads_the_arrays_of_tensors(variant: str) -> None:
+    peephole, _, bptt = VARIANTS[variant]
+    args, w_h, w_c = problem(peephole)
+    of_tensors = bptt(*(tg.Tensor(a, requires_grad=True) for a in (*args, w_h, w_c)))
+    for name, a, b in zip(NAMES, bptt(*args, w_h, w_c), of_tensors, strict=False):
+        assert type(b) is np.ndarray and (a == b).all(), name
+
+
+@each_variant
 def test_bptt_by_hand_equals_central_differences(variant: str) -> None:
     peephole, _, bptt = VARIANTS[variant]
     args, w_h, w_c = problem(peephole, 1)

@@ -493,6 +493,13 @@ def test_training_on_a_device_gives_the_numbers_of_the_host(device_xp):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
 
 
+def test_bptt_by_hand_reads_the_arrays_of_tensors():
+    args, weight = problem()
+    of_tensors = rnn_bptt(*(tg.Tensor(a, requires_grad=True) for a in (*args, weight)))
+    for a, b in zip(rnn_bptt(*args, weight), of_tensors, strict=True):
+        assert type(b) is np.ndarray and (a == b).all()
+
+
 def test_bptt_by_hand_runs_on_a_device(device_xp):
     args, weight = problem()
     on_host = rnn_bptt(*args, weight)

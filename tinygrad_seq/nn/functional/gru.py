@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...errors import ArgumentError, message
+from ...graph import raw
 from ...ops import sigmoid
 from .linear import linear
 from .rnn import blocks, nonlinearity_of
@@ -142,6 +143,7 @@ def gru_bptt(xs: Any, h0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, g_hs:
 
     xs (T, B, D), h0 (B, H), g_hs (T, B, H); add the gradient of the final state to g_hs[-1]. The weights as in `gru_step`.
     """
+    xs, h0, w_ih, w_hh, b_ih, b_hh, g_hs = map(raw, (xs, h0, w_ih, w_hh, b_ih, b_hh, g_hs))  # of Tensors their arrays
     hs, steps = [h0], []  # h_0 ... h_T, and what went on inside
     for x in xs:
         h, gates = gru_step(x, hs[-1], w_ih, w_hh, b_ih, b_hh, z_weights=z_weights, return_gates=True)
@@ -186,6 +188,7 @@ def gru_reset_before_bptt(
 
     All else, and the arguments, as there.
     """
+    xs, h0, w_ih, w_hh, b_ih, b_hh, g_hs = map(raw, (xs, h0, w_ih, w_hh, b_ih, b_hh, g_hs))  # of Tensors their arrays
     hs, steps = [h0], []
     for x in xs:
         h, gates = gru_reset_before_step(x, hs[-1], w_ih, w_hh, b_ih, b_hh, z_weights=z_weights, return_gates=True)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...graph import raw
 from ...ops import sigmoid, tanh
 from .linear import linear
 from .rnn import blocks
@@ -161,7 +162,8 @@ def lstm_bptt(xs: Any, h0: Any, c0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: 
     xs (T, B, D), h0 and c0 (B, H), g_hs (T, B, H), g_c (B, H) or None: the direct part of dL/dc_T; add that of the last h to g_hs[-1].
     The weights as in `lstm_step`, without a projection.
     """
-    weights = w_ih, w_hh, b_ih, b_hh
+    xs, h0, c0, g_hs, g_c, *weights = map(raw, (xs, h0, c0, g_hs, g_c, w_ih, w_hh, b_ih, b_hh))  # of Tensors their arrays
+    w_ih, w_hh, *_ = weights
     hs, cs, steps = [h0], [c0], []  # h_0 ... h_T, c_0 ... c_T, and what went on inside
     for x in xs:
         h, c, gates = lstm_step(x, hs[-1], cs[-1], *weights, return_gates=True)
@@ -231,7 +233,8 @@ def peephole_lstm_bptt(
 
     The arguments as in `lstm_bptt` and `peephole_lstm_step`.
     """
-    weights = w_ih, w_hh, b_ih, b_hh, w_ci, w_cf, w_co
+    xs, h0, c0, g_hs, g_c, *weights = map(raw, (xs, h0, c0, g_hs, g_c, w_ih, w_hh, b_ih, b_hh, w_ci, w_cf, w_co))
+    w_ih, w_hh, _, _, w_ci, w_cf, w_co = weights
     hs, cs, steps = [h0], [c0], []
     for x in xs:
         h, c, gates = peephole_lstm_step(x, hs[-1], cs[-1], *weights, return_gates=True)

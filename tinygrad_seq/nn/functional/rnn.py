@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...errors import ArgumentError, ShapeError, message
+from ...graph import raw
 from ...ops import split, tanh
 from .activation import relu
 from .linear import linear
@@ -110,6 +111,7 @@ def rnn_bptt(
 
     xs (T, B, D), h0 (B, H), g_hs (T, B, H); add the gradient of the final state to g_hs[-1]. The weights as in `rnn_step`.
     """
+    xs, h0, w_ih, w_hh, b_ih, b_hh, g_hs = map(raw, (xs, h0, w_ih, w_hh, b_ih, b_hh, g_hs))  # of Tensors their arrays
     _, slope = nonlinearity_of(nonlinearity)
     hs = [h0]  # h_0 ... h_T
     for x in xs:
