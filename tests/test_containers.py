@@ -206,6 +206,23 @@ def test_an_embedding_from_a_table_is_frozen_unless_told_and_draws_nothing():
 # ---- What wrong calls say --------------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.torch
+@pytest.mark.parametrize("name", ["Sequential", "ModuleList"])
+def test_containers_are_added_as_in_pytorch(name):
+    torch = pytest.importorskip("torch")
+    seen = []
+    for kit in (nn, torch.nn):
+        kind = getattr(kit, name)
+        first, second = (
+            kind(*given) if name == "Sequential" else kind(given) for given in ([kit.ReLU()], [kit.Tanh(), kit.GELU()])
+        )
+        both = first + second
+        first += second
+        seen.append([[(key, type(m).__name__) for key, m in c.named_children()] for c in (both, first, second)])
+        assert both[0] is first[0] and type(both) is kind
+    assert seen[0] == seen[1]
+
+
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [

@@ -127,6 +127,13 @@ class _Sequence(Module):
         del kept[index]
         self._put(kept)
 
+    def __add__(self, modules: Iterable[Module]) -> Any:
+        together = [*self, *modules]
+        return self._of({str(number): module for number, module in enumerate(together)})
+
+    def __iadd__(self, modules: Iterable[Module]) -> Any:
+        return self.extend(modules)
+
     def append(self, module: Module) -> Any:
         """Add a module at the end; returns the container."""
         return self.extend([module])
