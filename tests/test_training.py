@@ -556,7 +556,7 @@ def test_a_history_is_json_and_prints_as_a_table():
     assert json.loads(json.dumps(history.to_dict()))["losses"] == history.losses
     lines = repr(history).splitlines()
     assert lines[0] == "History(3 steps, 3 epochs, stopped: epochs)"
-    assert lines[1].split() == ["step", "epoch", "learning", "error"]
+    assert lines[1].split() == ["step", "epoch", "training", "error"]
     assert [line.endswith("best") for line in lines[2:]] == [False, True, False]
     again = training.History()
     again.load_state_dict(history.state_dict())
@@ -567,7 +567,7 @@ def test_a_history_is_json_and_prints_as_a_table():
 
 
 def long_run(path, steps, **keywords):
-    """A run with everything in it, its batches shuffled and prefetched; also its history."""
+    """What a run leaves that has everything in it, its batches shuffled and prefetched: weights, history, random numbers."""
     model = made()
     adam = optim.AdamW(model.parameters(), lr=0.01)
     loader = data.Loader(
@@ -593,7 +593,7 @@ def long_run(path, steps, **keywords):
         progress=False,
         **keywords,
     )
-    return weights(model), history.losses, tg.random.get_state()
+    return weights(model), history.to_dict(), tg.random.get_state()
 
 
 def test_a_run_that_is_stopped_after_any_step_goes_on_to_the_same_bits(tmp_path):
@@ -606,6 +606,33 @@ def test_a_run_that_is_stopped_after_any_step_goes_on_to_the_same_bits(tmp_path)
     for step in range(2, 14, 2):
         long_run(one_by_one, step)
     assert long_run(one_by_one, 14) == whole
+
+
+def test_patience_goes_on_where_it_stood(tmp_path):
+    values = [3.0, 2.0, 2.5, 2.2, 2.1, 2.4, 1.0]
+
+    def run(path, steps=None):
+        model, at = made(), {}
+        return training.fit(
+            model,
+            loss_of,
+            optim.SGD(model.parameters(), lr=0.1),
+            [sequences(3, 2)],
+            epochs=7,
+            steps=steps,
+            evaluate=lambda model: values[at["step"] - 1],
+            patience=3,
+            save=path,
+            callbacks=[lambda run: at.update(step=run.step)],
+            progress=False,
+        )
+
+    whole = run(tmp_path / "whole.safetensors")
+    assert whole.stopped == "patience" and whole.evaluated("evaluation") == values[:5]
+    for stop in (3, 4):
+        path = tmp_path / f"{stop}.safetensors"
+        run(path, stop)
+        assert run(path).to_dict() == whole.to_dict()
 
 
 @pytest.mark.parametrize(("k1", "k2"), [(2, None), (2, 4), (2, 3), (3, 7)])
@@ -672,7 +699,7 @@ def test_a_finished_run_returns_at_once_and_can_be_made_longer(tmp_path):
     first = long_run(path, 4)
     assert long_run(path, 4) == first
     assert long_run(path, 6) != first
-    assert len(long_run(path, 3, resume=False)[1]) == 3
+    assert len(long_run(path, 3, resume=False)[1]["losses"]) == 3
 
 
 KILLED = """
@@ -682,9 +709,9 @@ import test_training as t
 def tell(run):
     print(run.step, flush=True)
 print("begins", flush=True)
-weights, losses, state = t.long_run({path!r}, {steps}, save_every=3, keep=2, callbacks=[tell])
+weights, history, state = t.long_run({path!r}, {steps}, save_every=3, keep=2, callbacks=[tell])
 import hashlib
-print("done", hashlib.sha256(repr((weights, losses, state)).encode()).hexdigest(), flush=True)
+print("done", hashlib.sha256(repr((weights, history, state)).encode()).hexdigest(), flush=True)
 """
 
 
