@@ -338,5 +338,15 @@ def test_the_state_of_another_schedule_is_refused_and_changes_nothing():
         with pytest.raises(ArgumentError, match="another schedule"):
             schedule.load_state_dict(state)
     assert optimizer.lr == 0.1 and schedule.base_lrs == [0.1]
-    with pytest.raises(ArgumentError, match="of 0 schedules"):
-        sequence(lr_scheduler, optimizer).load_state_dict({})
+
+
+def test_a_sequence_of_which_one_state_does_not_fit_changes_nothing():
+    schedule = sequence(lr_scheduler, optimizer := sgd())
+    before, rate = schedule.state_dict(), optimizer.lr
+    other = sequence(lr_scheduler, sgd())
+    other.step()
+    states = other.state_dict()["schedulers"]
+    for wrong in ([], [*states[:-1], {}], [*states, {}]):
+        with pytest.raises(ArgumentError, match="another schedule|schedules"):
+            schedule.load_state_dict({**other.state_dict(), "schedulers": wrong})
+        assert schedule.state_dict() == before and optimizer.lr == rate

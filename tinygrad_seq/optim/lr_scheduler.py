@@ -99,7 +99,19 @@ class LRScheduler:
         return own | {"base_lrs": self.base_lrs}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where the snapshot was taken, with its settings; the optimizer gets the rates of that time."""
+        """Go on where the snapshot was taken, with its settings; the optimizer gets the rates of that time. Nothing changes unless it fits."""
+        self.check_state(state)
+        self.take(state)
+
+    def take(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state that was checked."""
+        for group, base in zip(self.optimizer.param_groups, state["base_lrs"], strict=True):
+            group["initial_lr"] = base
+        vars(self).update({name: value for name, value in state.items() if name != "base_lrs"})
+        self.apply()
+
+    def check_state(self, state: Any) -> None:
+        """Raise unless this is the state of a schedule of this kind."""
         own = self.state_dict()
         groups = len(self.optimizer.param_groups)
         if not isinstance(state, Mapping) or set(state) != set(own) or len(state["base_lrs"]) != groups:
@@ -110,10 +122,6 @@ class LRScheduler:
                     got=", ".join(state) if isinstance(state, Mapping) else describe(state),
                 )
             )
-        for group, base in zip(self.optimizer.param_groups, state["base_lrs"], strict=True):
-            group["initial_lr"] = base
-        vars(self).update({name: value for name, value in state.items() if name != "base_lrs"})
-        self.apply()
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in vars(self).items() if name not in self.not_saved)
@@ -372,14 +380,20 @@ class SequentialLR(LRScheduler):
         """As of every schedule, with the states of those within."""
         return super().state_dict() | {"schedulers": [schedule.state_dict() for schedule in self.schedulers]}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where the snapshot was taken."""
-        own, states = self.schedulers, state.get("schedulers", ()) if isinstance(state, Mapping) else ()
+    def take(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state that was checked, with the schedules within."""
+        for schedule, inner in zip(self.schedulers, state["schedulers"], strict=True):
+            schedule.take(inner)
+        super().take({name: value for name, value in state.items() if name != "schedulers"})
+
+    def check_state(self, state: Any) -> None:
+        """Raise unless this is the state of such a sequence, of the same kinds of schedules."""
+        super().check_state(state)
+        own, states = self.schedulers, state["schedulers"]
         if len(states) != len(own):
             raise ArgumentError(message(f"SequentialLR: the state is of {len(states)} schedules", expected=f"{len(own)}"))
         for schedule, inner in zip(own, states, strict=True):
-            schedule.load_state_dict(inner)
-        super().load_state_dict({**state, "schedulers": own})
+            schedule.check_state(inner)
 
 
 class ReduceLROnPlateau(LRScheduler):
