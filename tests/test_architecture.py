@@ -1,4 +1,5 @@
-"""The house rules that a machine can check: import arrows, light imports, short files, docstrings, rules without NumPy, honest skips.
+"""The house rules that a machine can check: import arrows, light imports, short files, docstrings, rules without NumPy, no pickles,
+honest skips.
 
 Every check is a function from source text to a list of complaints, so that the second half of this file can plant faults and see
 them found. The arrows are read from docs/design.md.
@@ -30,6 +31,7 @@ AGAINST = {
     ("tensor", "interop"): "NumPy asks the Tensor (__array_ufunc__), interop answers",
 }
 HEAVY = set("cupy cupyx graphviz pygraphviz matplotlib scipy tqdm numba safetensors hypothesis torch IPython".split())
+UNPICKLING = set("pickle _pickle marshal shelve dill cloudpickle joblib yaml".split())
 INHERITED = {"forward", "extra_repr", "update", "rate", "rates", "sum_of"}  # of Module, Optimizer, LRScheduler and Deferred
 LONGEST = 310  # code lines of a file of the core (all that `scan` stands on): no blank lines, comments and docstrings
 
@@ -150,6 +152,18 @@ def star_imports(source: str, where: str) -> list[str]:
     return [f"{where}:{node.lineno} imports *" for node in stars]
 
 
+def code_out_of_data(source: str, where: str) -> list[str]:
+    """What could run code that comes in a file: pickles in any wrapping."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            found += [f"{where}:{node.lineno} import {name}" for name in names if name.partition(".")[0] in UNPICKLING]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("np.load", "torch.load"):
+            found.append(f"{where}:{node.lineno} {ast.unparse(node)}")
+    return found
+
+
 def undocumented(source: str, where: str) -> list[str]:
     """Public functions, classes and methods without a docstring.
 
@@ -266,6 +280,11 @@ def test_derivative_rules_never_call_numpy(module: str) -> None:
 @each_file
 def test_no_star_imports(module: str) -> None:
     assert star_imports(SOURCES[module], module) == []
+
+
+@each_file
+def test_no_file_is_believed_to_be_code(module: str) -> None:
+    assert code_out_of_data(SOURCES[module], module) == []
 
 
 def test_rules_are_found_at_all() -> None:
@@ -404,6 +423,11 @@ def test_a_missing_docstring_is_found(source: str) -> None:
 def test_documented_and_private_names_pass() -> None:
     source = 'class A:\n    """A."""\n\n    def sum(self): return ops.sum(self)\n    def _f(self): ...\n\ndef _g(): ...'
     assert undocumented(source, "planted") == []
+
+
+@pytest.mark.parametrize("source", ["import pickle", "def f():\n    from shelve import open", "x = np.load(path)"])
+def test_code_out_of_data_is_found(source: str) -> None:
+    assert code_out_of_data(source, "planted")
 
 
 def test_a_star_import_is_found() -> None:
