@@ -541,6 +541,40 @@ def test_a_terminal_gets_a_bar_with_loss_and_rate(monkeypatch):
     assert "\r" in printed and "4/4" in printed and "loss " in printed and "lr 0.1" in printed and "evaluation 0.25" in printed
 
 
+def test_a_run_that_goes_on_or_is_at_its_end_says_so_and_how_to_begin_anew(monkeypatch, tmp_path):
+    path = tmp_path / "run.safetensors"
+    assert "run.safetensors" not in shown(monkeypatch, terminal=False, save=path, steps=3)
+    lines = shown(monkeypatch, terminal=False, save=path).splitlines()
+    assert lines[0] == f"{path}: the run goes on after step 3; resume=False begins anew" and len(lines) == 2
+    assert shown(monkeypatch, terminal=False, save=path) == f"{path}: the run ended after step 4; resume=False begins anew\n"
+    assert "run.safetensors" not in shown(monkeypatch, terminal=False, save=path, resume=False)
+
+
+def test_a_run_that_ends_early_says_why(monkeypatch, tmp_path):
+    assert shown(monkeypatch, terminal=False, callbacks=[lambda run: run.stop("enough")]).endswith("stopped after step 1: enough\n")
+    path = tmp_path / "run.safetensors"
+    printed = shown(monkeypatch, terminal=False, save=path, callbacks=[lambda run: run.stop("enough")])
+    assert printed.endswith(f"stopped after step 1: enough, saved in {path}\n")
+
+
+@pytest.mark.parametrize("k1", [1, 2, 3, 4, 9])
+def test_the_bar_knows_the_number_of_updates_of_truncated_bptt(monkeypatch, k1):
+    xs, ys = sequences(23, 1)
+    model = made()
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", stream)
+    history = training.fit(
+        model,
+        windowed_loss,
+        optim.SGD(model.parameters(), lr=0.01),
+        data.Streams(xs[:, 0], 2, 4, targets=ys[:, 0]),
+        epochs=2,
+        tbptt=training.tbptt(k1),
+    )
+    assert f"{len(history)}/{len(history)}" in stream.getvalue()
+
+
 def test_a_history_is_json_and_prints_as_a_table():
     model = made()
     values = iter([3.0, 1.0, 2.0])

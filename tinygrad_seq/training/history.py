@@ -48,19 +48,19 @@ class History:
         vars(self).update({name: x.tolist() if isinstance(x, np.ndarray) else x for name, x in state.items()})
 
     def __repr__(self) -> str:
-        """A table of the last evaluations, or of the last epochs where nothing was evaluated."""
+        """A table of the last evaluations, or of the last epochs where nothing was evaluated; training: the mean loss of the steps before."""
         steps, epochs = len(self.losses), len(self.epochs)
         head = f"History({steps} steps, {epochs} epochs{f', stopped: {self.stopped}' if self.stopped else ''})"
         rows = self.evaluations or [{"step": step, "epoch": n} for n, step in enumerate(self.epochs, 1)]
         if not rows:
             return head
         names = [name for name in rows[0] if name not in ("step", "epoch")]
-        lines = [f"{'step':>8} {'epoch':>6} {'learning':>10}" + "".join(f" {name:>10}" for name in names)]
+        lines = [f"{'step':>8} {'epoch':>6} {'training':>10}" + "".join(f" {name:>10}" for name in names)]
         for row in rows[-10:]:
             mark = "  best" if row is self.best or (self.best is not None and row == self.best) else ""
-            learning = self.mean_loss(before=int(row["step"]))
+            training = self.mean_loss(before=int(row["step"]))
             found = "".join(f" {row[name]:>10.4g}" for name in names)
-            lines.append(f"{row['step']:>8} {row['epoch']:>6} {learning:>10.4g}{found}{mark}")
+            lines.append(f"{row['step']:>8} {row['epoch']:>6} {training:>10.4g}{found}{mark}")
         return "\n".join([head, *(["     ..."] if len(rows) > 10 else []), *lines])
 
     def mean_loss(self, before: int | None = None, steps: int = 50) -> float:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import backend
+from ..data import Streams
 from ..errors import AnomalyError, ArgumentError, FileError, ShapeError, describe, message
 from ..graph import raw
 from ..nn import Module
@@ -75,8 +76,9 @@ def fit(
     best weights instead of the last.
 
     save: a file to which everything is written, after each `save_every` updates (None: each epoch) and at the end. resume: if the file is
-    there, go on from it, to the same bits as if the run had never stopped. keep: how many files, see `save_checkpoint`. Batches without
-    a `state_dict` are gone through again up to the place.
+    there, go on from it, to the same bits as if the run had never stopped; the learning rate and whatever else was saved come from the file,
+    and a run that is at its end there returns at once. resume=False begins anew. keep: how many files, see `save_checkpoint`. Batches
+    without a `state_dict` are gone through again up to the place.
 
     callbacks: called after every update with the `Run`; `run.stop("why")` ends it. progress: a bar in a terminal, lines in a log; False for
     neither.
@@ -107,8 +109,9 @@ def fit(
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule, "run": run, "evaluation": evaluation, "tbptt": tbptt}
     parts |= {"batches": batches, "evaluated": evaluate}
     parts = {name: part for name, part in parts.items() if hasattr(part, "load_state_dict")}
-    if save is not None and resume and Path(save).exists():
-        restore_checkpoint(save, **parts)
+    resumed = save if save is not None and resume and Path(save).exists() else None
+    if resumed is not None:
+        restore_checkpoint(resumed, **parts)
         if tbptt is not None:
             tbptt.to(next((backend.device_of(p._data) for p in model.parameters()), "cpu"))
 
@@ -139,6 +142,9 @@ def fit(
         contextlib.closing(Progress(progress, _updates(batches, last_epoch, steps, tbptt), run.step)) as shown,
         _interruptible(run),
     ):
+        if resumed is not None:
+            verb = "ended" if finished() else "goes on"
+            shown.line(f"{resumed}: the run {verb} after step {run.step}; resume=False begins anew")
         while not finished():
             with contextlib.closing(run.losses_of_an_epoch(loss, batches, tbptt, "batches" in parts)) as losses:
                 for value in losses:
@@ -163,6 +169,8 @@ def fit(
             look()
         run.history.stopped = run.stopping
         write()
+        if run.stopping not in ("epochs", "steps"):
+            shown.line(f"stopped after step {run.step}: {run.stopping}{'' if save is None else f', saved in {save}'}")
     if evaluation is not None and evaluation.best_weights is not None:
         model.load_state_dict(evaluation.best_weights)
     return run.history
@@ -304,9 +312,13 @@ def _updates(batches: Any, epochs: int | None, steps: int | None, truncation: Tr
     """How many updates the run will have, where that can be known."""
     if epochs is None and steps is not None:
         return steps
-    if truncation is not None or not hasattr(batches, "__len__"):
+    if not hasattr(batches, "__len__") or (truncation is not None and not isinstance(batches, Streams)):
         return steps
-    whole = len(batches) * (epochs or 1)
+    an_epoch = len(batches)
+    if truncation is not None:
+        windows, last = divmod(len(batches.inputs), batches.steps)
+        an_epoch = windows * -(-batches.steps // truncation.k1) + -(-last // truncation.k1)
+    whole = an_epoch * (epochs or 1)
     return whole if steps is None else min(steps, whole)
 
 

@@ -15,7 +15,7 @@ class Progress:
         if progress and (sys.stderr.isatty() or "ipykernel" in sys.modules):
             from tqdm.auto import tqdm
 
-            self.bar = tqdm(total=total, initial=step, unit="step", dynamic_ncols=True)
+            self.bar = tqdm(total=total, initial=step, unit=" steps", dynamic_ncols=True)
 
     def step(self, loss: float, rate: float, epoch: int) -> None:
         """One more step, with its loss."""
