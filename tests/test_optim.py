@@ -215,7 +215,7 @@ def test_maximize_climbs():
 
 
 def test_lion_is_its_published_formula():
-    p, m, lr, beta1, beta2, decay = start()[1], 0.0, 0.01, 0.9, 0.99, 0.1
+    p, m, lr, beta1, beta2, decay = start()[1], 0.0, 0.01, 0.6, 0.9, 0.1  # so far apart that the sign tells which is which
     lion = optim.Lion([nn.Parameter(p)], lr=lr, betas=(beta1, beta2), weight_decay=decay)
     for g in np.random.default_rng(0).standard_normal((20, 4)):
         lion.parameters[0].grad = g.copy()
