@@ -103,6 +103,11 @@ def agree(ours, theirs, dtype: str) -> None:
         np.testing.assert_allclose(a.numpy(), b.detach().numpy(), **TOLERANCE[dtype])
 
 
+def test_every_optimizer_is_compared_that_pytorch_has():
+    ours = {name for name, kind in vars(optim).items() if isinstance(kind, type) and issubclass(kind, optim.Optimizer)}
+    assert set(OPTIONS) == {name for name in ours - {"Optimizer"} if hasattr(torch.optim, name)} == ours - {"Optimizer", "Lion"}
+
+
 @each
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_twenty_steps_are_pytorchs(name, options, dtype):

@@ -93,6 +93,16 @@ def settings_of(optimizer, name: str) -> list[float]:
     return [float(group[name]) for group in optimizer.param_groups]
 
 
+def test_every_schedule_is_compared():
+    kinds = {
+        name for name, kind in vars(lr_scheduler).items() if isinstance(kind, type) and issubclass(kind, lr_scheduler.LRScheduler)
+    }
+    assert {name.partition(",")[0] for name in FORMULAS} == kinds - {
+        "LRScheduler",
+        "ReduceLROnPlateau",
+    }  # PLATEAUS are of the latter
+
+
 @pytest.mark.torch
 @pytest.mark.filterwarnings("ignore")  # PyTorch wants optimizer.step() before, and warns of its own schedules in SequentialLR
 @each
