@@ -560,25 +560,27 @@ def originals(path: Path) -> tuple[list[bytes], list[bytes]]:
 
 
 @pytest.mark.parametrize("number", [300, pytest.param(3000, marks=pytest.mark.slow)])
-def test_randomly_damaged_files_load_what_was_saved_or_are_one_kind_of_error(path, number):
+def test_randomly_damaged_files_are_one_kind_of_error_unless_they_still_say_the_same(path, number):
     chance = random.Random(number)
     ours, theirs = originals(path)
-    refused = 0
-    for i in range(number):
-        original = (theirs if i % 3 == 2 else ours)[chance.randrange(2)]
+    right = {}
+    for original in ours:
         path.write_bytes(original)
-        right = tg.load(path)
+        right[original] = tg.load(path)
+    refused = 0
+    for i in range(number + number // 2):
+        original = chance.choice(ours if i < number else theirs)
+        path.unlink(missing_ok=True)  # a file that is written over waits for the disk
         path.write_bytes(chance.choice([damaged, damaged, flipped_text])(original, chance))
         start = time.perf_counter()
         try:
             loaded = tg.load(path)
         except FileError:
-            refused += 1
-        else:
-            assert original in theirs or same(loaded, right)  # what has no checksum may differ, but is arrays
-            assert isinstance(loaded, dict)
+            refused += i < number
+        else:  # bytes exchanged for equal ones; what has no checksum may differ, but is arrays
+            assert same(loaded, right[original]) if i < number else all(type(array) is np.ndarray for array in loaded.values())
         assert time.perf_counter() - start < 5
-    assert refused > number / 2
+    assert refused > 0.95 * number
 
 
 # ---- PyTorch ----------------------------------------------------------------------------------------------------------------------------
