@@ -488,8 +488,20 @@ def test_wrong_calls_of_fit_say_what_to_do():
         fit(loss=lambda model, batch: 1.0)
     with pytest.raises(ArgumentError, match="criterion"):
         fit(loss=nn.MSELoss())
+    with pytest.raises(ArgumentError, match="(?s)mse_loss.*criterion"):
+        fit(loss=F.mse_loss)
     with pytest.raises(ArgumentError, match="is no model"):
         fit(model=3)
+    with pytest.raises(ArgumentError, match="a new model needs a new optimizer"):
+        fit(model=made())
+    with pytest.raises(ArgumentError, match="(?s)'sgd' is no optimizer.*optim.Adam"):
+        training.fit(model, loss_of, "sgd", [batch])
+    with pytest.raises(ArgumentError, match="(?s)'cosine' is no schedule.*CosineAnnealingLR"):
+        fit(schedule="cosine")
+    with pytest.raises(ArgumentError, match="of another optimizer"):
+        fit(schedule=optim.lr_scheduler.StepLR(optim.SGD(model.parameters(), lr=0.1), 3))
+    with pytest.raises(ArgumentError, match=r"training.tbptt\(20\)"):
+        fit(tbptt=(20, 60))
     with pytest.raises(ShapeError, match="gave nothing in epoch 1"):
         fit(batches=[])
     with pytest.raises(ShapeError, match="used up after one epoch"):

@@ -16,7 +16,7 @@ from .. import backend
 from ..data import Streams
 from ..errors import AnomalyError, ArgumentError, FileError, ShapeError, describe, message
 from ..graph import raw
-from ..nn import Module
+from ..nn import Module, functional
 from ..optim import Optimizer, clip_grad_norm_
 from ..optim.lr_scheduler import ReduceLROnPlateau
 from ..tensor import Tensor
@@ -91,7 +91,8 @@ def fit(
         raise ArgumentError(
             message("fit: evaluate and batches are one object", expected="batches of their own for each, with their own position")
         )
-    _check(model, loss, epochs, steps, schedule_per, evaluate, every, patience, restore_best, save_every)
+    _check_parts(model, loss, optimizer, schedule, tbptt)
+    _check(epochs, steps, schedule_per, evaluate, every, patience, restore_best, save_every)
     if save is not None and not Path(save).absolute().parent.is_dir():  # now, not after the first epoch
         raise FileError(message(f"fit: there is no folder for {str(save)!r}", do=f"os.makedirs({str(Path(save).parent)!r})"))
     callbacks = tuple(callbacks)
@@ -323,8 +324,6 @@ def _updates(batches: Any, epochs: int | None, steps: int | None, truncation: Tr
 
 
 def _check(
-    model: Any,
-    loss: Any,
     epochs: Any,
     steps: Any,
     schedule_per: Any,
@@ -334,16 +333,6 @@ def _check(
     restore_best: Any,
     save_every: Any,
 ) -> None:
-    if not isinstance(model, Module):
-        raise ArgumentError(message(f"fit: {describe(model)} is no model", expected="an nn.Module"))
-    if not callable(loss) or isinstance(loss, Module):
-        raise ArgumentError(
-            message(
-                f"fit: {describe(loss)} is no loss of a model",
-                expected="a function loss(model, batch)",
-                do="lambda model, batch: criterion(model(batch[0]), batch[1])",
-            )
-        )
     counts = {"epochs": epochs, "steps": steps, "every": every, "patience": patience, "save_every": save_every}
     for name, value in counts.items():
         if value is not None and (not isinstance(value, int) or value < 1):
@@ -354,3 +343,40 @@ def _check(
         raise ArgumentError(
             message("fit: patience, restore_best and every are about evaluations, and there are none", do="give evaluate=")
         )
+
+
+def _check_parts(model: Any, loss: Any, optimizer: Any, schedule: Any, tbptt: Any) -> None:
+    if not isinstance(model, Module):
+        raise ArgumentError(message(f"fit: {describe(model)} is no model", expected="an nn.Module"))
+    of_two_arrays = isinstance(loss, Module) or str(getattr(loss, "__module__", "")).startswith(functional.__name__)
+    if not callable(loss) or of_two_arrays:
+        raise ArgumentError(
+            message(
+                f"fit: {describe(loss)} is no loss of a model",
+                expected="a function loss(model, batch)",
+                do="lambda model, batch: criterion(model(batch[0]), batch[1])",
+            )
+        )
+    if not hasattr(optimizer, "param_groups"):
+        raise ArgumentError(
+            message(f"fit: {describe(optimizer)} is no optimizer", expected="such as optim.Adam(model.parameters(), lr=1e-3)")
+        )
+    own = {id(p) for p in model.parameters()}
+    if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
+        raise ArgumentError(
+            message(
+                "fit: the optimizer has none of the parameters of the model",
+                do="make it from model.parameters(), after the model: a new model needs a new optimizer",
+            )
+        )
+    if schedule is not None and not hasattr(schedule, "step"):
+        raise ArgumentError(
+            message(
+                f"fit: {describe(schedule)} is no schedule",
+                expected="such as optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)",
+            )
+        )
+    if getattr(schedule, "optimizer", optimizer) is not optimizer:
+        raise ArgumentError(message("fit: the schedule is of another optimizer", do="make it from this one"))
+    if tbptt is not None and not isinstance(tbptt, Truncation):
+        raise ArgumentError(message(f"fit: tbptt = {describe(tbptt)}", expected="such as training.tbptt(20), or tbptt(20, 60)"))
