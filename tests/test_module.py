@@ -223,6 +223,7 @@ def test_the_summary_counts_shared_parameters_once_and_tells_shapes_of_several_o
         ("embedding", 28, "(2, 4)"),
         ("decoder", 0, "(2, 7)"),
     ]
+    assert [row.tied for row in found.rows] == [0, 0, 28] and str(found).splitlines()[4].endswith("(2, 7)  28 tied")
     assert nn.RNN(3, 4).summary(np.zeros((6, 2, 3), "float32")).rows[0].shape == "(6, 2, 4), (1, 2, 4)"
 
 

@@ -23,6 +23,7 @@ class Row(NamedTuple):
     parameters: int  # its own, each counted where it stands first
     frozen: int
     depth: int
+    tied: int = 0  # those that stand first in a module before it
 
 
 class Summary:
@@ -45,10 +46,9 @@ class Summary:
         lines = [["layer", *(["output"] if shapes else []), "parameters"]]
         for row in self.rows:
             name = f"{row.path}: {row.layer}" if row.path else row.layer
-            count = f"{row.parameters:,}" + (
-                " frozen" if row.frozen == row.parameters else f", {row.frozen:,} frozen" if row.frozen else ""
-            )
-            lines.append(["  " * row.depth + name, *([row.shape] if shapes else []), count if row.parameters else ""])
+            frozen = " frozen" if row.frozen == row.parameters else f", {row.frozen:,} frozen" if row.frozen else ""
+            counts = [f"{row.parameters:,}{frozen}" if row.parameters else "", f"{row.tied:,} tied" if row.tied else ""]
+            lines.append(["  " * row.depth + name, *([row.shape] if shapes else []), ", ".join(filter(None, counts))])
         return lines
 
     def _total(self) -> str:
@@ -87,11 +87,13 @@ def summarize(module: Module, inputs: tuple[Any, ...], keywords: Mapping[str, An
             module.eval()(*inputs, **keywords)
     rows, counted = [], set()
     for path, m in module.named_modules():
-        own = [p for p in m.parameters(recurse=False) if id(p) not in counted]
+        here = list(m.parameters(recurse=False))
+        own = [p for p in here if id(p) not in counted]
+        tied = sum(p.size for p in here if id(p) in counted)
         counted |= {id(p) for p in own}
         shape = _shape(outputs[id(m)]) if id(m) in outputs else ""
         frozen = sum(p.size for p in own if not p.requires_grad)
-        rows.append(Row(path, type(m).__name__, shape, sum(p.size for p in own), frozen, _depth(module, path)))
+        rows.append(Row(path, type(m).__name__, shape, sum(p.size for p in own), frozen, _depth(module, path), tied))
     return Summary(rows, module)
 
 
