@@ -604,6 +604,9 @@ def test_a_history_is_json_and_prints_as_a_table():
     assert lines[0] == "History(3 steps, 3 epochs, stopped: epochs)"
     assert lines[1].split() == ["step", "epoch", "training", "error"]
     assert [line.endswith("best") for line in lines[2:]] == [False, True, False]
+    long = training.History()
+    long.load_state_dict({**history.state_dict(), "evaluations": [{"step": n, "epoch": n, "error": 1.0} for n in range(1, 12)]})
+    assert [line.split()[0] for line in repr(long).splitlines()[1:]] == ["step", "...", *map(str, range(2, 12))]
     again = training.History()
     again.load_state_dict(history.state_dict())
     assert again.to_dict() == history.to_dict()

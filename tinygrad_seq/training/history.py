@@ -56,12 +56,14 @@ class History:
             return head
         names = [name for name in rows[0] if name not in ("step", "epoch")]
         lines = [f"{'step':>8} {'epoch':>6} {'training':>10}" + "".join(f" {name:>10}" for name in names)]
+        if len(rows) > 10:
+            lines.append(f"{'...':>8}")
         for row in rows[-10:]:
             mark = "  best" if row is self.best or (self.best is not None and row == self.best) else ""
             training = self.mean_loss(before=int(row["step"]))
             found = "".join(f" {row[name]:>10.4g}" for name in names)
             lines.append(f"{row['step']:>8} {row['epoch']:>6} {training:>10.4g}{found}{mark}")
-        return "\n".join([head, *(["     ..."] if len(rows) > 10 else []), *lines])
+        return "\n".join([head, *lines])
 
     def mean_loss(self, before: int | None = None, steps: int = 50) -> float:
         """The mean loss of the last steps, of all or of those before a step."""
