@@ -347,3 +347,9 @@ def test_ids_on_the_tape_are_the_ids_of_the_call():
 def test_wrong_calls_say_what_was_expected(call, error, says):
     with pytest.raises(error, match=says):
         call()
+
+
+@pytest.mark.parametrize("layer", [lambda x: nn.Linear(3, 2)(x), lambda x: nn.LSTM(3, 2)(x), lambda x: nn.GRUCell(3, 2)(x[0])])
+def test_integers_are_no_input_of_a_layer(layer):
+    with pytest.raises(ArgumentError, match=r"(?s)int64.*floating-point.*astype\('float32'\).*Embedding"):
+        layer(np.ones((4, 2, 3), int))

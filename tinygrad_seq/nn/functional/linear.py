@@ -20,8 +20,17 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Any:
 
     x (..., D), weight (K, D), bias (K,) -> y (..., K).
     """
-    if getattr(single("linear", x), "shape", None) == () or isinstance(x, (int, float)):
-        raise ShapeError(message(f"linear: x {describe(raw(x))} has no features", expected=f"x (..., {raw(weight).shape[-1]})"))
+    array = raw(single("linear", x))
+    if getattr(array, "shape", None) == () or isinstance(array, (int, float)):
+        raise ShapeError(message(f"linear: x {describe(array)} has no features", expected=f"x (..., {raw(weight).shape[-1]})"))
+    if getattr(array, "dtype", weight.dtype).kind in "biu":  # NumPy would make float64 of it
+        raise ArgumentError(
+            message(
+                f"linear: x is {describe(array)}",
+                expected="floating-point numbers",
+                do=f"x.astype('{weight.dtype}'), or nn.Embedding where they name symbols",
+            )
+        )
     try:
         y = inner(x, weight)
     except ShapeError:
