@@ -666,8 +666,14 @@ def test_softmax_of_masked_scores_has_a_gradient():
         (
             lambda: nn.MultiheadAttention(6, 2)(*[draw(4, 2, 6)] * 3, np.ones((4, 2), bool)),
             ShapeError,
-            r"(?s)key_padding_mask.*\(2, 4\)",
+            r"(?s)key_padding_mask.*\(2, 4\).*mask\.T",
         ),
+        (
+            lambda: nn.MultiheadAttention(6, 2)(*[draw(4, 3, 6)] * 3, cache=nn.MultiheadAttention(6, 2).initial_cache(1)),
+            ShapeError,
+            r"(?s)\(3, 2, S, 3\).*keys float32 \(1, 2, 0, 3\).*initial_cache\(3\)",
+        ),
+        (lambda: nn.MultiheadAttention(6, 2)(*[draw(4, 6)] * 3, cache="none"), ShapeError, r"(?s)a str.*initial_cache\(1\)"),
         (
             lambda: nn.MultiheadAttention(6, 2)(*[draw(4, 2, 6)] * 3, attn_mask=np.ones((2, 4, 4))),
             ShapeError,

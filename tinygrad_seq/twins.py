@@ -177,7 +177,7 @@ KEYWORD_ADVICE = {
     "assign": "leave it out: module.to(dtype) first where the dtypes differ", "non_blocking": "leave it out",
     "prefix": "{prefix + name: array for name, array in module.state_dict().items()}",
     "retain_graph": "leave it out: a graph lives as long as something refers to it",
-    "device": "leave it out, then .to(device)", "inplace": "leave it out: a result is a new array here",
+    "device": "leave it out, then .to(device)", "enable_nested_tensor": "leave it out", "inplace": "leave it out: a result is a new array here",
     "max_norm": "scale the rows after a step: inside tg.no_grad() weight[...] = ...", "set_to_none": "leave it out: gradients become None",
     "pin_memory": "leave it out", "persistent_workers": "leave it out", "sparse": "leave it out: gradients are arrays", "foreach": "leave it out", "fused": "leave it out", "capturable": "leave it out",
     "scale_grad_by_freq": "scale weight.grad before a step", "remove_duplicate": "leave it out: each comes once",

@@ -189,6 +189,8 @@ class MultiheadAttention(Module):
                         got=", ".join(f"{name} {describe(raw(x))}" for name, x, _ in given),
                     )
                 )
+        if cache is not None:
+            _check_cache(cache, 1 if axes == 2 else query.shape[batch], self.num_heads, self.embed_dim // self.num_heads)
 
     def extra_repr(self) -> str:
         """The sizes, and the settings that are not the usual ones."""
@@ -206,12 +208,26 @@ def _each_once(values: tuple[Any, ...], f: Any) -> tuple[Any, ...]:
     return tuple(known[id(x)] for x in values)
 
 
+def _check_cache(cache: Any, B: int, N: int, K: int) -> None:
+    keys = cache.keys if isinstance(cache, KeyValueCache) else None
+    if keys is None or (*keys.shape[:2], *keys.shape[3:]) != (B, N, K):
+        raise ShapeError(
+            message(
+                "MultiheadAttention: the cache does not fit",
+                expected=f"keys and values (B, N, S, K) = ({B}, {N}, S, {K})",
+                got=f"a {type(cache).__name__}" if keys is None else f"keys {describe(raw(keys))}",
+                do=f"initial_cache({B}) at first, then what the call before returned",
+            )
+        )
+
+
 def _told(name: str, mask: Any, shapes: tuple[tuple[int, ...], ...]) -> Any:
     """A mask of PyTorch's meaning, True where one must not look, in the other: True where one may. Numbers remain."""
     mask = mask if hasattr(mask, "shape") else np.asarray(mask)
     if tuple(mask.shape) not in shapes:
         expected = " or ".join(map(str, shapes))
-        raise ShapeError(message(f"MultiheadAttention: {name} {describe(raw(mask))} does not fit", expected=expected))
+        turned = "mask.T" if tuple(mask.shape[::-1]) in shapes else ""
+        raise ShapeError(message(f"MultiheadAttention: {name} {describe(raw(mask))} does not fit", expected=expected, do=turned))
     if np.dtype(mask.dtype).kind not in "bf":
         raise ArgumentError(
             message(
