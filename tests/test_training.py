@@ -883,4 +883,5 @@ def test_the_examples_of_the_document_train_write_and_go_on(tmp_path, monkeypatc
     for block in others:
         exec(block, known)
     assert known["written"] == "she sells sea shells by "
+    assert known["vocabulary"].decode(known["ids"]) == "she sells sea shells by "
     assert known["rest"] == {"note": "mine"}
