@@ -41,6 +41,8 @@ LAYERS = {
     "BatchNorm1d with nothing learned": ((5,), {"affine": False}, (4, 5, 6)),
     "BatchNorm1d without memory": ((5,), {"track_running_stats": False}, (4, 5, 6)),
     "BatchNorm2d": ((5,), {}, (2, 5, 3, 4)),
+    "BatchNorm2d without bias": ((5,), {"bias": False}, (2, 5, 3, 4)),
+    "GroupNorm without bias": ((2, 6), {"bias": False}, (3, 6, 4)),
     "BatchNorm2d with momentum 1": ((5,), {"momentum": 1.0}, (2, 5, 3, 4)),
 }
 each_layer = pytest.mark.parametrize("name", LAYERS)
@@ -291,3 +293,4 @@ def test_layers_print_their_settings():
     assert repr(nn.RMSNorm(4)) == "RMSNorm((4,))"
     assert repr(nn.BatchNorm1d(4, momentum=None)) == "BatchNorm1d(4, momentum=None)"
     assert repr(nn.GroupNorm(2, 4, affine=False)) == "GroupNorm(2, 4, affine=False)"
+    assert repr(nn.BatchNorm2d(4, bias=False)) == "BatchNorm2d(4, bias=False)"

@@ -43,8 +43,7 @@ class LayerNorm(Module):
 
     def extra_repr(self) -> str:
         """The shape, and the settings that are not the usual ones."""
-        bias = "" if not self.elementwise_affine or self.bias is not None else "bias=False"
-        return _settings(self.normalized_shape, _unless(self, eps=1e-5, elementwise_affine=True), bias)
+        return _settings(self.normalized_shape, _unless(self, eps=1e-5, elementwise_affine=True), _without_bias(self))
 
 
 class RMSNorm(Module):
@@ -76,10 +75,19 @@ class RMSNorm(Module):
 class GroupNorm(Module):
     """Group normalisation (Wu & He 2018): over all places of each of `num_groups` groups of channels, for each example alone.
 
-    weight (num_channels,) starts at one, bias at zero; affine=False has neither.
+    weight (num_channels,) starts at one, bias at zero; affine=False has neither, bias=False the weight alone.
     """
 
-    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True, *, dtype: Any = "float32"):
+    def __init__(
+        self,
+        num_groups: int,
+        num_channels: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        *,
+        bias: bool = True,
+        dtype: Any = "float32",
+    ):
         init.check_sizes("GroupNorm", num_groups=num_groups, num_channels=num_channels)
         if num_channels % num_groups:
             raise ArgumentError(
@@ -90,7 +98,7 @@ class GroupNorm(Module):
             )
         self.num_groups, self.num_channels, self.eps, self.affine = num_groups, num_channels, eps, affine
         self.weight = Parameter(np.ones(num_channels), dtype) if affine else None
-        self.bias = Parameter(np.zeros(num_channels), dtype) if affine else None
+        self.bias = Parameter(np.zeros(num_channels), dtype) if affine and bias else None
 
     def forward(self, x: Any) -> Any:
         """x (B, num_channels, ...) -> the same shape."""
@@ -101,7 +109,7 @@ class GroupNorm(Module):
 
     def extra_repr(self) -> str:
         """The sizes, and the settings that are not the usual ones."""
-        return _settings(self.num_groups, str(self.num_channels), _unless(self, eps=1e-5, affine=True))
+        return _settings(self.num_groups, str(self.num_channels), _unless(self, eps=1e-5, affine=True), _without_bias(self))
 
 
 class _BatchNorm(Module):
@@ -117,13 +125,14 @@ class _BatchNorm(Module):
         affine: bool = True,
         track_running_stats: bool = True,
         *,
+        bias: bool = True,
         dtype: Any = "float32",
     ):
         init.check_sizes(type(self).__name__, num_features=num_features)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
         self.weight = Parameter(np.ones(num_features), dtype) if affine else None
-        self.bias = Parameter(np.zeros(num_features), dtype) if affine else None
+        self.bias = Parameter(np.zeros(num_features), dtype) if affine and bias else None
         self.running_mean = Tensor(np.zeros(num_features), dtype) if track_running_stats else None
         self.running_var = Tensor(np.ones(num_features), dtype) if track_running_stats else None
         self.num_batches_tracked = Tensor(np.zeros((), np.int64)) if track_running_stats else None
@@ -160,13 +169,14 @@ class _BatchNorm(Module):
 
     def extra_repr(self) -> str:
         """The number of channels, and the settings that are not the usual ones."""
-        return _settings(self.num_features, _unless(self, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True))
+        unusual = _unless(self, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True)
+        return _settings(self.num_features, unusual, _without_bias(self))
 
 
 class BatchNorm1d(_BatchNorm):
     """Batch normalisation (Ioffe & Szegedy 2015) of x (B, C) or (B, C, L): each channel over the batch and the length.
 
-    weight (C,) starts at one, bias at zero. While training, the running statistics move towards those of the batch by `momentum`
+    weight (C,) starts at one, bias at zero; affine=False has neither, bias=False the weight alone. While training, the running statistics move towards those of the batch by `momentum`
     (None: their plain average), and in evaluation they are used; track_running_stats=False always uses the batch's.
     """
 
@@ -187,6 +197,10 @@ def _checked(who: str, normalized_shape: Any) -> tuple[int, ...]:
 
 def _unless(module: Module, **usual: Any) -> str:
     return ", ".join(f"{name}={getattr(module, name)!r}" for name, value in usual.items() if getattr(module, name) != value)
+
+
+def _without_bias(module: Any) -> str:
+    return "bias=False" if module.weight is not None and module.bias is None else ""
 
 
 def _settings(first: Any, *others: str) -> str:
