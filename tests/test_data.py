@@ -188,12 +188,23 @@ def test_streams_go_on_from_every_position(length, batch, steps, stop):
     assert list(run(resumed, 3))[: len(rest)] == rest
 
 
+def test_streams_read_numbers():
+    with pytest.raises(ArgumentError, match=r"vocabulary\.encode\(text\)"):
+        data.Streams("she sells sea shells", 2, 4)
+    assert [x.tolist() for x, _ in data.Streams(range(5), 2, 4)] == [[[0, 2], [1, 3]]]
+
+
 def test_streams_left_early_begin_at_the_front():
     streams = data.Streams(list(range(9)), 2, 1)
     first = [next(iter(streams))[0].tolist() for _ in range(2)]
     assert first == [[[0, 4]]] * 2 and streams.epoch == 1
     with pytest.raises(ArgumentError, match="is no position"):
         streams.load_state_dict({"position": 99, "epoch": 0})
+    with pytest.raises(ArgumentError, match="of other streams"):
+        streams.load_state_dict({**streams.state_dict(), "position": 99})
+    for other in (data.Streams(range(20), 4, 5), data.Streams(range(20), 2, 4), data.Streams(range(30), 2, 5)):
+        with pytest.raises(ArgumentError, match=r"(?s)expected: batch=2, length=9, steps=5.*got: +batch="):
+            data.Streams(range(20), 2, 5).load_state_dict(other.state_dict())
 
 
 # ---- Padding and buckets -------------------------------------------------------------------------------------------------------------------

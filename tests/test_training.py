@@ -562,6 +562,21 @@ def test_a_run_that_goes_on_or_is_at_its_end_says_so_and_how_to_begin_anew(monke
     assert "run.safetensors" not in shown(monkeypatch, terminal=False, save=path, resume=False)
 
 
+def test_a_file_of_another_run_is_refused_with_the_way_out(tmp_path):
+    path, (xs, ys) = tmp_path / "run.safetensors", sequences(24, 1)
+
+    def run(batch):
+        model = made()
+        streams = data.Streams(xs[:, 0], batch, 4, targets=ys[:, 0])
+        tbptt = training.tbptt(4)
+        training.fit(model, windowed_loss, optim.SGD(model.parameters()), streams, tbptt=tbptt, save=path, steps=2, progress=False)
+
+    run(2)
+    with pytest.raises(ArgumentError, match=r"(?s)other streams.*batch=3.*batch=2") as caught:
+        run(3)
+    assert caught.value.__notes__ == [f"  where:  fit, about to go on from {path}; resume=False begins anew"]
+
+
 def test_a_run_that_ends_early_says_why(monkeypatch, tmp_path):
     assert shown(monkeypatch, terminal=False, callbacks=[lambda run: run.stop("enough")]).endswith("stopped after step 1: enough\n")
     path = tmp_path / "run.safetensors"

@@ -24,7 +24,9 @@ class Streams:
     contiguous = True  # a batch goes on where the one before stopped
 
     def __init__(self, data: Any, batch: int, steps: int, *, targets: Any = None):
-        data, targets = (np.asarray(x) if isinstance(x, (list, tuple)) else x for x in (data, targets))
+        if isinstance(data, str):
+            raise ArgumentError(message("Streams: data is a text", expected="numbers", do="vocabulary.encode(text)"))
+        data, targets = (x if x is None or hasattr(x, "shape") else np.asarray(x) for x in (data, targets))
         if targets is not None and len(targets) != len(data):
             raise ShapeError(message(f"Streams: {len(data)} moments and {len(targets)} targets", expected="one for each"))
         length = (len(data) - (targets is None)) // batch if batch > 0 else 0
@@ -61,15 +63,21 @@ class Streams:
 
     def state_dict(self) -> dict[str, Any]:
         """The position: the pass, and the number of windows that were given out in it."""
-        return {"epoch": self.epoch, "position": self.position}
+        return {"epoch": self.epoch, "position": self.position, "made_for": self._made_for()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Let the next `for` loop go on behind that position, and the one after it begin a new pass."""
-        if not isinstance(state, Mapping) or set(state) != {"epoch", "position"} or not 0 <= state["position"] <= len(self):
-            raise ArgumentError(
-                message(f"Streams: {describe(state)} is no position", expected=f"what state_dict() gave, of {len(self)} windows")
-            )
+        if not isinstance(state, Mapping) or set(state) != {"epoch", "position", "made_for"}:
+            raise ArgumentError(message(f"Streams: {describe(state)} is no position", expected="what state_dict() gave"))
+        if list(state["made_for"]) != self._made_for() or not 0 <= state["position"] <= len(self):
+            names = ("batch", "length", "steps")
+            expected, got = (", ".join(map("{}={}".format, names, made)) for made in (self._made_for(), state["made_for"]))
+            raise ArgumentError(message("Streams: the position is of other streams", expected=expected, got=got))
         self.epoch, self.position, self._go_on = state["epoch"], state["position"], True
+
+    def _made_for(self) -> list[int]:
+        length, batch = self.inputs.shape[:2]
+        return [batch, length, self.steps]
 
     def __repr__(self) -> str:
         length, batch = self.inputs.shape[:2]

@@ -14,7 +14,7 @@ from typing import Any
 
 from .. import backend
 from ..data import Streams
-from ..errors import AnomalyError, ArgumentError, FileError, ShapeError, describe, message
+from ..errors import AnomalyError, ArgumentError, FileError, ShapeError, TinygradError, describe, message
 from ..graph import raw
 from ..nn import Module, functional
 from ..optim import Optimizer, clip_grad_norm_
@@ -112,7 +112,11 @@ def fit(
     parts = {name: part for name, part in parts.items() if hasattr(part, "load_state_dict")}
     resumed = save if save is not None and resume and Path(save).exists() else None
     if resumed is not None:
-        restore_checkpoint(resumed, **parts)
+        try:
+            restore_checkpoint(resumed, **parts)
+        except TinygradError as error:
+            error.add_note(f"  where:  fit, about to go on from {resumed}; resume=False begins anew")
+            raise
         if tbptt is not None:
             tbptt.to(next((backend.device_of(p._data) for p in model.parameters()), "cpu"))
 
