@@ -15,6 +15,12 @@ from tinygrad_seq.testing import check_grads
 rng = np.random.default_rng(0)
 
 
+@pytest.fixture(autouse=True)
+def the_same_numbers_in_every_test():
+    global rng
+    rng = np.random.default_rng(0)
+
+
 def draw(*shape):
     return rng.standard_normal(shape)
 
@@ -243,7 +249,8 @@ def test_halves_are_normalised_as_exactly_as_pytorch_does(name):
     np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), rtol=1e-2, atol=1e-3)
     for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert p.grad.dtype == np.float16
-        np.testing.assert_allclose(p.grad.numpy(), q.grad.numpy(), rtol=1e-2, atol=1e-2)
+        largest = float(q.grad.abs().max())  # the sum's terms cancel, so it is as exact as its largest entry
+        np.testing.assert_allclose(p.grad.numpy(), q.grad.numpy(), rtol=1e-2, atol=max(1e-2, 5e-3 * largest))
 
 
 def test_resetting_forgets():
