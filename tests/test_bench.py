@@ -50,6 +50,14 @@ def test_the_eager_suite_runs_and_reports(tmp_path: Path) -> None:
     assert report["machine"]["threads"] == "1" and report["machine"]["blas"]
 
 
+def test_the_layers_suite_compares_every_layer_and_shows_the_kernel_where_it_is_one() -> None:
+    command = [sys.executable, str(TOOLS / "bench.py"), "layers", "--runs", "1", "--seconds", "0", "--cases", "T=20 "]
+    command += ["--only", "tinygrad_seq,hand-written kernel"]
+    rows = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    cells = {row.split("|")[1].split()[0]: row.count(" ms") for row in rows if row.startswith("| ") and "T=20" in row}
+    assert cells == {"RNN": 1, "LSTM": 2, "GRU": 1}
+
+
 def test_nothing_is_timed_where_frameworks_disagree(bench: ModuleType) -> None:
     calls = {"tinygrad_seq": lambda: [np.ones(3)], "other": lambda: [np.array([1.0, 1.0, 1.001])]}
     case = bench.Case("planted", {name: lambda call=call: call for name, call in calls.items()}, {}, tolerance=1e-4)
@@ -57,6 +65,13 @@ def test_nothing_is_timed_where_frameworks_disagree(bench: ModuleType) -> None:
         bench.measure(case, options())
     case.tolerance = 1e-2
     assert set(bench.measure(case, options())["frameworks"]) == {"tinygrad_seq", "other"}
+
+
+def test_without_ours_ratios_are_about_the_first(bench: ModuleType) -> None:
+    same = lambda: lambda: [np.ones(1)]  # noqa: E731
+    result = bench.measure(bench.Case("planted", {"one": same, "two": same}, {}, 1e-4, group="all"), options())
+    assert "ratio" not in result["frameworks"]["one"] and result["frameworks"]["two"]["ratio"] > 0
+    assert result["group"] == "all"
 
 
 def test_nan_disagrees(bench: ModuleType) -> None:

@@ -40,6 +40,7 @@ class Case:
     frameworks: dict[str, Callable[[], Callable[[], Any]]]  # the name -> set up, and return what is to be timed
     missing: dict[str, str]
     tolerance: float
+    group: str = ""  # cases of one group are averaged; a group may have frameworks that others have not
 
 
 # ---- Before NumPy is imported -----------------------------------------------------------------------------------------------------
@@ -171,15 +172,16 @@ def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
     one_round = sum(one_run(timed, 2, order).values())  # also warms up
     rounds = max(5, round(options.seconds / one_round))
     runs = [one_run(timed, rounds, order) for _ in range(options.runs)]
-    result: dict[str, Any] = {"case": case.name, "rounds": rounds, "frameworks": {}, "missing": case.missing}
+    result: dict[str, Any] = {"case": case.name, "group": case.group, "rounds": rounds, "frameworks": {}, "missing": case.missing}
+    first = OURS if OURS in timed else next(iter(timed))  # the one that the ratios are about
     for name in timed:
         facts: dict[str, Any] = {
             "milliseconds": 1e3 * median(run[name] for run in runs),
             "milliseconds of each run": [1e3 * run[name] for run in runs],
             "disagreement": apart[name],
         }
-        if OURS in timed and name != OURS:
-            ratios = sorted(run[OURS] / run[name] for run in runs)
+        if name != first:
+            ratios = sorted(run[first] / run[name] for run in runs)
             facts["ratio"], facts["ratio range"] = median(ratios), (ratios[0], ratios[-1])
         result["frameworks"][name] = facts
     return result
@@ -226,7 +228,7 @@ def table(results: list[dict[str, Any]]) -> Iterator[str]:
         for name in names:
             facts = result["frameworks"].get(name)
             if facts is None:
-                row.append("missing")
+                row.append("missing" if name in result["missing"] else "")
                 continue
             cell = f"{facts['milliseconds']:.2f} ms"
             if "ratio" in facts:
@@ -266,8 +268,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = arguments(argv)
     coretype = prepare_environment(options)
     suite = importlib.import_module(f"bench_{options.suite}")
-    cases = list(chosen(suite, options))
-    if not any(case.frameworks for case in cases):
+    cases = [case for case in chosen(suite, options) if case.frameworks]
+    if not cases:
         raise SystemExit(f"no case or framework left: --cases {options.cases!r} --only {options.only!r}")
     if "torch" in sys.modules:
         import torch
@@ -290,12 +292,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             add_peaks(results[-1], options)
     rounds = min(result["rounds"] for result in results)
     print(
-        f"\nmedian of {options.runs} runs of at least {rounds} interleaved rounds each; ratio = ours / theirs, with its range over the runs\n"
+        f"\nmedian of {options.runs} runs of at least {rounds} interleaved rounds each; ratio = ours (or the first) / theirs, with its range over the runs\n"
     )
     for line in table(results):
         print(line)
-    for name, ratio in mean_ratios(results).items():
-        print(f"\ngeometric mean of the ratios to {name}: {ratio:.2f}")
+    for group in dict.fromkeys(result["group"] for result in results):
+        for name, ratio in mean_ratios([result for result in results if result["group"] == group]).items():
+            print(f"\ngeometric mean of the ratios to {name}{group and f', {group}'}: {ratio:.2f}")
     if options.json:
         report = {"suite": options.suite, "title": suite.TITLE, "runs": options.runs, "machine": facts, "results": results}
         options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
