@@ -793,6 +793,7 @@ def test_layers_print_their_sizes_and_what_is_unusual():
     assert repr(nn.LSTM(3, 4, 2, dropout=0.5, peephole="full", rng=0)) == "LSTM(3, 4, num_layers=2, dropout=0.5, peephole='full')"
     assert repr(nn.GRU(3, 4, bias=False, reset="before")) == "GRU(3, 4, bias=False, reset='before')"
     assert repr(nn.RNN(3, 4, taps=2)) == "RNN(3, 4, taps=2)"
+    assert repr(nn.RNN(3, 4, recurrent_init="identity")) == "RNN(3, 4, recurrent_init='identity')"
     assert repr(nn.GRUCell(3, 4)) == "GRUCell(3, 4)"
     assert repr(nn.Recurrent(lambda D: nn.GRUCell(D, 4), 3, 2)).startswith(
         "Recurrent(input_size=3, num_layers=2\n  (cells.0): GRUCell(3, 4)\n"

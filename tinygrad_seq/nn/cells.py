@@ -183,6 +183,7 @@ class Cell(Kind):
     def _build(self, recurrent_init: str, rng: Rng, dtype: Any) -> None:
         """Draw the weights."""
         check_choice(type(self).__name__, "recurrent_init", recurrent_init, RECURRENT_INITS)
+        self.recurrent_init = recurrent_init
         self._make_weights(self.input_size, "", recurrent_init, generator(rng), dtype)
 
     def initial_state(self, batch_size: int) -> Any:

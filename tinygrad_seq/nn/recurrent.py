@@ -346,6 +346,7 @@ class Layers(Kind, Recurrent):
     def _build(self, recurrent_init: str, dtype: Any) -> None:
         """Draw the weights of every layer and direction."""
         check_choice(type(self).__name__, "recurrent_init", recurrent_init, RECURRENT_INITS)
+        self.recurrent_init = recurrent_init
         rng, D = generator(self.rng), self.input_size
         for layer in range(self.num_layers):
             for direction in self.directions:
