@@ -107,6 +107,8 @@ def modes(w: Any, h0: Any) -> Modes:
     eigenvalues, vectors = np.linalg.eig(w)
     order = np.argsort(-np.abs(eigenvalues), kind="stable")
     eigenvalues, vectors = eigenvalues[order], vectors[:, order]
+    if not eigenvalues.imag.any():  # NumPy gives complex numbers in any case from 2.5 on
+        eigenvalues, vectors = eigenvalues.real, vectors.real
     if np.linalg.cond(vectors) > 0.01 / np.finfo(vectors.dtype).eps:
         raise ArgumentError(
             message("modes: W has no basis of eigenvectors", expected="a diagonalisable W", do="look at spectral_radius(W) alone")
@@ -186,6 +188,7 @@ def companion(taps: Mapping[int, float]) -> Any:
 def poles(taps: Mapping[int, float]) -> Any:
     """The z with z^p = Σ_k a_k z^(p-k), the slowest first: the eigenvalues of `companion`, and h_t decays as abs(z_1)^t."""
     found = np.linalg.eigvals(companion(taps))
+    found = found if found.imag.any() else found.real
     return found[np.argsort(-np.abs(found), kind="stable")]
 
 
