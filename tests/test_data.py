@@ -147,7 +147,7 @@ def test_the_split_is_by_position():
 @pytest.mark.parametrize(("length", "batch", "steps"), [(101, 4, 5), (100, 3, 7), (50, 1, 10), (9, 8, 3)])
 def test_windows_go_on_where_the_one_before_stopped(length, batch, steps):
     ids = np.arange(length)
-    windows = list(data.batches_for_tbptt(ids, batch, steps))
+    windows = list(data.Streams(ids, batch, steps))
     assert all(x.shape == y.shape and x.shape[1] == batch and x.shape[0] <= steps for x, y in windows)
     inputs, targets = (np.concatenate(parts) for parts in zip(*windows, strict=True))
     np.testing.assert_array_equal(targets, inputs + 1)  # the next token
@@ -157,7 +157,7 @@ def test_windows_go_on_where_the_one_before_stopped(length, batch, steps):
 
 def test_too_little_text_for_the_batch_says_so():
     with pytest.raises(ShapeError, match="4 tokens, batch = 4"):
-        next(data.batches_for_tbptt(np.arange(4), 4, 2))
+        data.Streams(np.arange(4), 4, 2)
 
 
 def test_streams_may_have_vectors_and_targets_of_their_own():

@@ -145,7 +145,7 @@ def learn(model: CharRNN, train: Any, settings: Settings) -> None:
 def _forever(ids: Any, batch: int, steps: int) -> Iterator[tuple[Any, Any, bool]]:
     """The windows of the text again and again, and whether each is the first of a reading."""
     while True:
-        for number, (inputs, targets) in enumerate(data.batches_for_tbptt(ids, batch, steps)):
+        for number, (inputs, targets) in enumerate(data.Streams(ids, batch, steps)):
             yield inputs, targets, number == 0
 
 
@@ -168,7 +168,7 @@ def _progress_bar(steps: int) -> Any:
 def bits_per_character(model: CharRNN, ids: Any, streams: int = 64, window: int = 128) -> float:
     """How many bits the model needs for a character of the text, on average: read as `streams` parts side by side."""
     h, nats, count = None, 0.0, 0
-    for inputs, targets in data.batches_for_tbptt(ids, min(streams, len(ids) // 2), window):
+    for inputs, targets in data.Streams(ids, min(streams, len(ids) // 2), window):
         scores, h = model(inputs, h)
         nats += F.cross_entropy(scores, targets, reduction="sum").item()
         count += targets.size

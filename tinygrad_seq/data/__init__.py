@@ -7,7 +7,7 @@ from .. import twins as _twins
 from .corpus import ngram_bits as ngram_bits, split as split, standard_library_text as standard_library_text
 from .loader import Loader as Loader, collate as collate
 from .padding import buckets as buckets, pad as pad, padding_share as padding_share, unpad as unpad
-from .streams import Streams as Streams, batches_for_tbptt as batches_for_tbptt
+from .streams import Streams as Streams
 from .vocabulary import Vocabulary as Vocabulary, words as words
 
 _twins.speak(_sys.modules[__name__])

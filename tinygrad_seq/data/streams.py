@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, ShapeError, describe, message
-from .vocabulary import Ids
 
 
 class Streams:
@@ -82,15 +81,6 @@ class Streams:
     def __repr__(self) -> str:
         length, batch = self.inputs.shape[:2]
         return f"Streams({batch} of {length}, {len(self)} windows of {min(self.steps, length)})"
-
-
-def batches_for_tbptt(ids: Ids, batch: int, steps: int) -> Iterator[tuple[Ids, Ids]]:
-    """Windows for truncated BPTT: each goes on where the one before it stopped, so the state can be carried over.
-
-    The text is cut into `batch` equal streams, read side by side, `steps` tokens at a time. Yields (inputs, targets), both
-    (T, B) with T <= steps; targets are the inputs one token later. `Streams` is the same as an object that can be read again.
-    """
-    yield from Streams(ids, batch, steps)
 
 
 def _side_by_side(data: Any, batch: int) -> Any:
