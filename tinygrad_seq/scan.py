@@ -45,11 +45,11 @@ def scan(
     several = isinstance(state, (tuple, list))
     states = tuple(state) if several else (state,)
     _check_arguments(step, states, weights)
-    present: Any = None if lengths is None else _present(lengths, xs)
-    if present is not None:
+    there: Any = None if lengths is None else _steps_present(lengths, xs)
+    if there is not None:
         for h in states:
-            _check_rows("the initial state", h, present.shape[1])
-        alive, everyone = backend.to_device(present, backend.device_of(raw(xs))), present.all(axis=1).tolist()
+            _check_rows("the initial state", h, there.shape[1])
+        alive, everyone = backend.to_device(there, backend.device_of(raw(xs))), there.all(axis=1).tolist()
         xs = where(_fitted(alive, xs), xs, 0)
 
     ys: list[Any] = [None] * T
@@ -62,7 +62,7 @@ def scan(
                 if collect:
                     new, more[t] = _parted(new, states, several, t + 1)
                 new = _checked(tuple(new) if isinstance(new, (tuple, list)) else (new,), states, t + 1)
-                if present is not None and not everyone[t]:
+                if there is not None and not everyone[t]:
                     new = tuple(where(_fitted(alive[t], h), h, before) for h, before in zip(new, states, strict=True))
                 states = new
                 ys[t] = states[0]
@@ -70,9 +70,9 @@ def scan(
     def over_time(*values: Any) -> Any:
         _check_collected(values)
         stacked = stack(values)
-        if present is None:
+        if there is None:
             return stacked
-        _check_rows("what the step returned", values[0], present.shape[1])
+        _check_rows("what the step returned", values[0], there.shape[1])
         return where(_fitted(alive, stacked), stacked, 0)
 
     last = states if several else states[0]
@@ -116,23 +116,26 @@ def _check_arguments(step: Any, states: tuple[Any, ...], weights: Any) -> None:
             )
 
 
-def _present(lengths: Any, xs: Any) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """(T, B): whether row b is still within its length at time t."""
+def present(who: str, lengths: Any, T: int, B: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """(T, B): whether row b is still within its length at time t. `who` asks, for the error that tells what lengths (B,) must be."""
     given = np.asarray(backend.to_numpy(raw(lengths)))
     if isinstance(lengths, (list, tuple)) and not lengths:
         given = given.astype(np.int64)  # of an empty list NumPy makes floats
-    shape = tuple(xs.shape)
-    if len(shape) < 2 or given.shape != shape[1:2]:
-        raise ShapeError(
-            message(
-                f"scan: lengths {given.shape} do not fit xs {shape}", expected="xs (T, B, ...) and lengths (B,), one for each row"
-            )
-        )
+    if given.shape != (B,):
+        raise ShapeError(message(f"{who}: lengths {given.shape} do not fit {B} rows", expected=f"lengths ({B},), one for each row"))
     if given.dtype.kind not in "iu":
-        raise ArgumentError(message(f"scan: lengths must be integers, got {given.dtype}"))
-    if given.size and not (given.min() >= 0 and given.max() <= shape[0]):
-        raise ShapeError(message(f"scan: lengths lie in {given.min()} ... {given.max()}", expected=f"0 ... T = {shape[0]}"))
-    return np.asarray(np.arange(shape[0])[:, None] < given)
+        raise ArgumentError(message(f"{who}: lengths must be integers, got {given.dtype}"))
+    if given.size and not (given.min() >= 0 and given.max() <= T):
+        raise ShapeError(message(f"{who}: lengths lie in {given.min()} ... {given.max()}", expected=f"0 ... T = {T}"))
+    return np.asarray(np.arange(T)[:, None] < given)
+
+
+def _steps_present(lengths: Any, xs: Any) -> Any:
+    if len(xs.shape) < 2:
+        raise ShapeError(
+            message(f"scan: lengths do not fit xs {tuple(xs.shape)}", expected="xs (T, B, ...) and lengths (B,), one for each row")
+        )
+    return present("scan", lengths, *xs.shape[:2])
 
 
 def _check_rows(what: str, x: Any, B: int) -> None:

@@ -8,13 +8,12 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ... import backend
 from ...errors import ShapeError, describe, message
 from ...graph import raw
 from ...ops import concatenate, expand_dims, matmul, moveaxis, swapaxes, tanh, transpose, where
 from ...random import Rng
+from ...scan import present
 from .dropout import dropout
 from .linear import linear
 from .scaled_dot_product import (
@@ -194,10 +193,4 @@ def _present(lengths: Any, value: Any) -> Any:
     """(B, S): whether position s of row b is within its length."""
     if lengths is None:
         return None
-    S, B = value.shape[:2]
-    given = np.asarray(backend.to_numpy(raw(lengths)))
-    if given.shape != (B,) or given.dtype.kind not in "iu" or (B and not (given.min() >= 0 and given.max() <= S)):
-        raise ShapeError(
-            message(f"attention: lengths {describe(lengths)}", expected=f"{B} integers in 0 ... {S}, one for each row")
-        )
-    return backend.to_device(np.arange(S) < given[:, None], backend.device_of(raw(value)))
+    return backend.to_device(present("attention", lengths, *value.shape[:2]).T, backend.device_of(raw(value)))

@@ -13,6 +13,7 @@ from ...errors import ArgumentError, ShapeError, describe, message
 from ...frames import frame, thread
 from ...graph import raw
 from ...ops import getitem, index_put, stack
+from ...scan import present
 from .reduction import floats, known_reduction, reduced
 
 
@@ -48,7 +49,7 @@ def over_time(
         )
     if options.get("axis", -1) >= 0:
         raise ArgumentError(message(f"over_time: axis = {options['axis']}", expected="counted from the end: a step has fewer axes"))
-    real = np.ones(shape[:2], bool) if lengths is None else _present(lengths, shape)
+    real = np.ones(shape[:2], bool) if lengths is None else present("over_time", lengths, *shape[:2])
 
     def costs(o: Any, t: Any) -> Any:
         return loss(o, t, reduction="none", **options)
@@ -68,19 +69,6 @@ def over_time(
                     by_step.append(losses.sum() / n)
     together = stack(by_step)
     return together if reduction == "none" else together.sum()
-
-
-def _present(lengths: Any, shape: tuple[int, ...]) -> Any:
-    """(T, B): whether row b is still within its length at time t."""
-    given = np.asarray(backend.to_numpy(raw(lengths)))
-    T, B = shape[:2]
-    if given.shape != (B,) or given.dtype.kind not in "iu":
-        raise ShapeError(
-            message(f"over_time: lengths {describe(given)} do not fit {shape}", expected=f"integers ({B},), one for each row")
-        )
-    if given.size and not (given.min() >= 0 and given.max() <= T):
-        raise ShapeError(message(f"over_time: lengths lie in {given.min()} ... {given.max()}", expected=f"0 ... T = {T}"))
-    return np.arange(T)[:, None] < given
 
 
 def _those(real: Any, x: Any) -> Any:
