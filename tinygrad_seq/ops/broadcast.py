@@ -37,7 +37,7 @@ def sum_to(x: Any, /, shape: tuple[int, ...]) -> Any:
 
 
 def _sum_of_leading(x: Any, axes: int) -> Any:
-    """The sum over the first axes. Of many numbers, such as the gradient of a bias, as a product: BLAS is two to three times as fast."""
+    """The sum over the first axes. Of many numbers, such as the gradient of a bias, as a product, since BLAS adds rows faster."""
     if x.size < 2**14 or x.dtype.char not in "fd" or not x.flags.c_contiguous:
         return x.sum(axis=tuple(range(axes)))
     rows = x.reshape(math.prod(x.shape[:axes]), -1)

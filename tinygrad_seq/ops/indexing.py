@@ -138,7 +138,7 @@ def _add_at(total: Any, key: Any, v: Any) -> None:
 
 def _scattered(rows: Any, v: Any, count: int) -> Any:
     """v_j added to row rows_j of zeros, for all j in order: a product with the sparse matrix of ones at (rows_j, j). An embedding lives on
-    this: for 2048 vectors of 256 it takes a tenth of the time of np.add.at, and gives the same bits.
+    this: it is faster than np.add.at, and gives the same bits.
     """
     from scipy.sparse import csc_array
 

@@ -90,8 +90,8 @@ def where(condition: Any, a: Any, b: Any) -> Any:
 
 defvjp(where, None, lambda g, y, condition, a, b: where(condition, g, 0), lambda g, y, condition, a, b: where(condition, 0, g))
 
-# Many numbers, or zero: not a choice at each, which a processor guesses wrong half the time, but a mask of bits. That takes a tenth of
-# the time of np.where on 100,000 of them: as long as a product with the condition, which would make NaN of 0 times infinity.
+# Many numbers, or zero: not a choice at each, which a processor guesses wrong half the time, but a mask of bits. That is faster than
+# np.where, and as fast as a product with the condition, which would make NaN of 0 times infinity.
 
 _BITS = {np.dtype("float16"): np.int16, np.dtype("float32"): np.int32, np.dtype("float64"): np.int64}
 

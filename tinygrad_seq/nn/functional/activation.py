@@ -204,7 +204,7 @@ defvjp(_normal_cdf, lambda g, y, x: g * (exp(-0.5 * x * x) * (1 / math.sqrt(2 * 
 
 
 def _normal(x: Any) -> tuple[Any, Any]:
-    """Φ(x) and φ(x). In float32 on the CPU, erf is Abramowitz & Stegun 7.1.26: 1.5e-7 exact, five times as fast as scipy's."""
+    """Φ(x) and φ(x). In float32 on the CPU, erf is Abramowitz & Stegun 7.1.26: exact to 1.5e-7, and much shorter than scipy's."""
     density = np.exp(-0.5 * x * x)
     if x.dtype != np.float32 or backend.array_module(x) is not np:
         return _normal_cdf(x), density * (1 / math.sqrt(2 * math.pi))

@@ -152,7 +152,7 @@ defvjp(
 def _sum_over_places(g: Any, /) -> Any:
     """dT/db: g (N, O, *places) -> (O,)."""
     rows = as_rows(channels_last(g), 1)[0]
-    return backend.array_module(g).ones(len(rows), g.dtype) @ rows  # a product: a fifth of the time of `sum`
+    return backend.array_module(g).ones(len(rows), g.dtype) @ rows  # a product, since BLAS adds rows faster than `sum`
 
 
 defvjp(_sum_over_places, lambda h, y, g: broadcast_to(reshape(h, (-1,) + (1,) * (g.ndim - 2)), g.shape))

@@ -1,6 +1,6 @@
 """Convolution of each channel with one kernel of its own (groups = channels): nothing to multiply as matrices.
 
-The sum over taps is written as it stands, each tap a product of whole rows of channels; a third of the time of one small product for
+The sum over taps is written as it stands, each tap a product of whole rows of channels, instead of one tiny matrix product for
 every group. Takes and returns raw arrays, channels last; the derivative rules are in `conv`.
 """
 

@@ -123,7 +123,7 @@ def _(g: Any, y: Any, saved: Any, x: Any, weight: Any, eps: float) -> Any:
     return _gradients_of_rows(g, saved, weight, None, centred=False)[:2]
 
 
-# Rows are summed as products with a vector: BLAS does it four times as fast as np.sum.
+# Rows are summed as products with a vector: BLAS does it faster than np.sum.
 
 
 def _row_means(rows: Any) -> Any:
