@@ -70,6 +70,20 @@ def test_the_lstm_of_the_readme_learns_and_the_cell_of_the_readme_runs(tmp_path:
     assert known["hs"].shape == (7, 4, 32) and known["h"].shape == (4, 4, 16)
 
 
+def test_the_readme_counts_right() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    losses = [name for name in dir(tg.nn) if name.endswith("Loss")]
+    optimizers = [x for x in vars(tg.optim).values() if isinstance(x, type) and issubclass(x, tg.optim.Optimizer)]
+    schedules = [
+        x
+        for x in vars(tg.optim.lr_scheduler).values()
+        if isinstance(x, type) and hasattr(x, "step") and x is not tg.optim.Optimizer
+    ]
+    assert f"| losses | {len(losses)}, " in text
+    words = {7: "seven", 11: "eleven"}  # the base classes do not count
+    assert f"{words[len(optimizers) - 1]} optimizers, {words[len(schedules) - 1]} schedules" in text
+
+
 def test_the_op_of_contributing_is_what_its_row_says() -> None:
     known: dict[str, Any] = {"Any": Any, "np": np, "elementwise": tg.elementwise, "defvjp": tg.defvjp, "sigmoid": tg.sigmoid}
     exec(blocks(ROOT / "CONTRIBUTING.md", "python")[0], known)
