@@ -91,30 +91,16 @@ class Config(NamedTuple):
 def configs() -> list[Config]:
     """Kinds, layers, directions, biases, lengths and states in all combinations; what else there is, and the sizes, drawn for each."""
     found, rng = [], np.random.default_rng(0)
-    for kind, layers, *given in itertools.product(KINDS, (1, 2), *[both] * 4):
-        bidirectional, bias, lengths_given, state_given = given
+    for kind, layers, bidirectional, bias, lengths_given, state_given in itertools.product(KINDS, (1, 2), *[both] * 4):
         _, options, has_biases, has_gates = KINDS[kind]
         T, B, D, H = SIZES[rng.integers(len(SIZES))]
-        gates, batch_first, dropped, single = rng.integers(2, size=3).astype(bool).tolist() + [rng.integers(4) == 0]
+        gates, batch_first, dropped = rng.integers(2, size=3).astype(bool).tolist()
+        dtype = "float32" if rng.integers(4) == 0 else "float64"
+        dropout = 0.4 if dropped and layers > 1 else 0.0
+        width = max(H, 2) if "proj_size" in options else H
+        chosen = (lengths_given, state_given, gates and has_gates, batch_first, dropout, dtype, T, B, D, width)
         if bias or has_biases:
-            found.append(
-                Config(
-                    kind,
-                    layers,
-                    bidirectional,
-                    bias,
-                    lengths_given,
-                    state_given,
-                    gates and has_gates,
-                    batch_first,
-                    0.4 if dropped and layers > 1 else 0.0,
-                    "float32" if single else "float64",
-                    T,
-                    B,
-                    D,
-                    H + 1 if "proj_size" in options and H == 1 else H,
-                )  # fmt: skip
-            )
+            found.append(Config(kind, layers, bidirectional, bias, *chosen))
     return found
 
 
@@ -167,9 +153,10 @@ def called(config: Config) -> Run:
 def test_at_least_300_different_configurations_are_compared():
     assert len(set(CONFIGS)) == len(CONFIGS) == 432
     assert len([c for c in CONFIGS if c.dtype == "float64"]) >= 300
+    switches = ("bidirectional", "bias", "lengths_given", "state_given", "gates", "batch_first")
+    both_ways = {name: {False, True} for name in switches}
     for field, values in {
-        "kind": set(KINDS), "dtype": {"float32", "float64"}, "dropout": {0.0, 0.4}, "T": {1, 3, 4, 5, 6, 7}, "B": {1, 2, 3, 4, 5},
-        **dict.fromkeys(("bidirectional", "bias", "lengths_given", "state_given", "gates", "batch_first"), {False, True}),
+        "kind": set(KINDS), "dtype": {"float32", "float64"}, "dropout": {0.0, 0.4}, "T": {1, 3, 4, 5, 6, 7}, "B": {1, 2, 3, 4, 5}, **both_ways,
     }.items():  # fmt: skip
         assert {getattr(c, field) for c in CONFIGS} == values
 
