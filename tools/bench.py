@@ -3,7 +3,8 @@
 Every run times the frameworks in turn, round by round in a new order, so that a machine that slows down slows all of them; a run's
 time is the median of its rounds, a ratio is formed within a run, and the table shows the medians over the runs. Before anything is
 timed, all frameworks must agree on the result. The garbage collector stays on, as users have it. A suite is a file bench_SUITE.py
-with a TITLE and `cases()`; a peer that is not installed is reported as missing.
+with a TITLE and `cases()`; a peer that is not installed is reported as missing. A suite may have several columns of ours: then each has
+a table of its own, beside the peers that it is compared with.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from statistics import geometric_mean, median
@@ -29,7 +30,13 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 OURS = "tinygrad_seq"
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+PACKAGES = ("numpy", "numba", "torch", "jax", "autograd", "mygrad")
+THREAD_VARIABLES = (
+    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),
+    *("NUMBA_NUM_THREADS", "NPROC"),  # XLA, on which JAX runs, takes the threads of its pool from NPROC
+)
+
+Missing = NotImplementedError  # raised by an adapter that cannot set a case up, with the reason: the column is missing in this case
 
 
 @dataclass
@@ -37,10 +44,12 @@ class Case:
     """One problem: how each framework is made to solve it, or why it cannot, and how far the answers may lie apart."""
 
     name: str
-    frameworks: dict[str, Callable[[], Callable[[], Any]]]  # the name -> set up, and return what is to be timed
+    frameworks: dict[str, Callable[[], Callable[[], Any]]]  # the name -> set up, and return what is to be timed, or raise `Missing`
     missing: dict[str, str]
     tolerance: float
     group: str = ""  # cases of one group are averaged; a group may have frameworks that others have not
+    ours: dict[str, tuple[str, ...]] = field(default_factory=lambda: {OURS: ()})  # -> its peers; (): all that are not ours
+    optional: tuple[str, ...] = ()  # frameworks that run only where --only names them
 
 
 # ---- Before NumPy is imported -----------------------------------------------------------------------------------------------------
@@ -114,7 +123,7 @@ def machine(options: argparse.Namespace, coretype: str | None) -> dict[str, Any]
     facts = {
         "processor": f"{processor()}, {os.cpu_count()} cores",
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
-        "packages": ", ".join(f"{name} {version(name)}" for name in ("numpy", "torch", "autograd", "mygrad")),
+        "packages": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
         "threads": str(options.threads),
         "blas": blas_kernels(),
     }
@@ -134,10 +143,10 @@ def machine(options: argparse.Namespace, coretype: str | None) -> dict[str, Any]
 
 
 def disagreement(results: dict[str, Any]) -> dict[str, float]:
-    """How far each framework's arrays lie from our own, relative to the largest element."""
+    """How far each framework's arrays lie from those of the first, our own where they are there, relative to the largest element."""
     import numpy as np
 
-    reference = results.get(OURS) or next(iter(results.values()))
+    reference = next(iter(results.values()))
     apart = {}
     for name, arrays in results.items():
         assert len(arrays) == len(reference), f"{name} returned {len(arrays)} arrays, expected {len(reference)}"
@@ -161,28 +170,44 @@ def one_run(timed: dict[str, Callable[[], Any]], rounds: int, order: random.Rand
     return {name: median(values) for name, values in times.items()}
 
 
+def compared(case: Case, timed: Sequence[str], missing: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Each of ours that was timed -> the peers that its ratios are about. Without ours the first is compared with all others."""
+    names = [*timed, *missing]
+    others = [name for name in names if name not in case.ours]
+    ours = [name for name in case.ours if name in timed] or timed[:1]
+    return {own: tuple(name for name in names if name in (case.ours.get(own) or others) and name != own) for own in ours}
+
+
 def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
     """Set up, check that all agree, time: what is known about one case."""
-    timed = {name: set_up() for name, set_up in case.frameworks.items()}
+    timed, missing = {}, dict(case.missing)
+    for name, set_up in case.frameworks.items():
+        try:
+            timed[name] = set_up()
+        except Missing as why:
+            missing[name] = str(why)
+    ours = compared(case, list(timed), list(missing))
+    result: dict[str, Any] = {"case": case.name, "group": case.group, "frameworks": {}, "missing": missing, "compared": ours}
+    if not timed:
+        return result
     apart = disagreement({name: call() for name, call in timed.items()})
     apart_too_far = [f"{name} disagrees by {distance:.1e}" for name, distance in apart.items() if not distance <= case.tolerance]
     if apart_too_far:
         raise SystemExit(f"{case.name}: {', '.join(apart_too_far)}, allowed {case.tolerance:.0e} (relative): nothing timed")
     order = random.Random(0)
     one_round = sum(one_run(timed, 2, order).values())  # also warms up
-    rounds = max(5, round(options.seconds / one_round))
-    runs = [one_run(timed, rounds, order) for _ in range(options.runs)]
-    result: dict[str, Any] = {"case": case.name, "group": case.group, "rounds": rounds, "frameworks": {}, "missing": case.missing}
-    first = OURS if OURS in timed else next(iter(timed))  # the one that the ratios are about
+    result["rounds"] = max(5, round(options.seconds / one_round))
+    runs = [one_run(timed, result["rounds"], order) for _ in range(options.runs)]
     for name in timed:
         facts: dict[str, Any] = {
             "milliseconds": 1e3 * median(run[name] for run in runs),
             "milliseconds of each run": [1e3 * run[name] for run in runs],
             "disagreement": apart[name],
+            "ratios": {},
         }
-        if name != first:
-            ratios = sorted(run[first] / run[name] for run in runs)
-            facts["ratio"], facts["ratio range"] = median(ratios), (ratios[0], ratios[-1])
+        for own in [own for own, peers in ours.items() if name in peers]:
+            ratios = sorted(run[own] / run[name] for run in runs)
+            facts["ratios"][own] = {"median": median(ratios), "range": (ratios[0], ratios[-1])}
         result["frameworks"][name] = facts
     return result
 
@@ -219,9 +244,14 @@ def add_peaks(result: dict[str, Any], options: argparse.Namespace) -> None:
 # ---- The report ---------------------------------------------------------------------------------------------------------------------
 
 
-def table(results: list[dict[str, Any]]) -> Iterator[str]:
-    """The results as the rows of a Markdown table: our time, then each peer's time and our time relative to it."""
-    names = list(dict.fromkeys(name for result in results for name in [*result["frameworks"], *result["missing"]]))
+def tables(results: list[dict[str, Any]]) -> list[str]:
+    """Those of ours that have a table: the first column of each."""
+    return list(dict.fromkeys(own for result in results for own in result["compared"]))
+
+
+def table(results: list[dict[str, Any]], own: str) -> Iterator[str]:
+    """The results as the rows of a Markdown table: the time of one of ours, then each peer's and ours relative to it."""
+    names = list(dict.fromkeys([own, *(peer for result in results for peer in result["compared"].get(own, ()))]))
     rows = [["case", *names]]
     for result in results:
         row = [result["case"]]
@@ -231,9 +261,10 @@ def table(results: list[dict[str, Any]]) -> Iterator[str]:
                 row.append("missing" if name in result["missing"] else "")
                 continue
             cell = f"{facts['milliseconds']:.2f} ms"
-            if "ratio" in facts:
-                low, high = facts["ratio range"]
-                cell += f", ratio {facts['ratio']:.2f} ({low:.2f}-{high:.2f})"
+            if own in facts["ratios"]:
+                ratio = facts["ratios"][own]
+                low, high = ratio["range"]
+                cell += f", ratio {ratio['median']:.2f} ({low:.2f}-{high:.2f})"
             if "peak bytes" in facts:
                 cell += f", {facts['peak bytes'] / 2**20:.1f} MiB"
             row.append(cell)
@@ -245,22 +276,37 @@ def table(results: list[dict[str, Any]]) -> Iterator[str]:
             yield "|" + "|".join("-" * (width + 2) for width in widths) + "|"
 
 
-def mean_ratios(results: list[dict[str, Any]]) -> dict[str, float]:
-    """The geometric mean over the cases of our time relative to each peer's, of the peers that every case has."""
+def mean_ratios(results: list[dict[str, Any]], own: str) -> dict[str, float]:
+    """The geometric mean over the cases of one of ours relative to each peer, of the peers that every case has."""
     ratios: dict[str, list[float]] = {}
     for result in results:
         for name, facts in result["frameworks"].items():
-            if "ratio" in facts:
-                ratios.setdefault(name, []).append(facts["ratio"])
+            if own in facts["ratios"]:
+                ratios.setdefault(name, []).append(facts["ratios"][own]["median"])
     return {name: geometric_mean(found) for name, found in ratios.items() if len(found) == len(results) > 1}
+
+
+def report(results: list[dict[str, Any]]) -> Iterator[str]:
+    """The tables, one for each of ours, then the means of the ratios over every group of cases."""
+    owners = tables(results)
+    for own in owners:
+        yield from table(results, own)
+        if len(owners) > 1:
+            yield ""
+    for group in dict.fromkeys(result["group"] for result in results):
+        for own in owners:
+            for name, ratio in mean_ratios([result for result in results if result["group"] == group], own).items():
+                whose = f"{own} to {name}" if len(owners) > 1 else f"to {name}"
+                yield f"\ngeometric mean of the ratios {whose}{group and f', {group}'}: {ratio:.2f}"
 
 
 def chosen(suite: Any, options: argparse.Namespace) -> Iterator[Case]:
     only = [options.peak_of] if options.peak_of else [name.strip() for name in options.only.split(",") if name.strip()]
     for case in suite.cases():
-        if options.cases in case.name:
-            case.frameworks = {name: f for name, f in case.frameworks.items() if not only or name in only}
-            case.missing = {name: why for name, why in case.missing.items() if not only or name in only}
+        if case.name == options.cases or (options.cases in case.name and not options.peak_of):
+            names = only or [name for name in [*case.frameworks, *case.missing] if name not in case.optional]
+            case.frameworks = {name: f for name, f in case.frameworks.items() if name in names}
+            case.missing = {name: why for name, why in case.missing.items() if name in names}
             yield case
 
 
@@ -290,18 +336,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         results.append(measure(case, options))
         if options.memory:
             add_peaks(results[-1], options)
-    rounds = min(result["rounds"] for result in results)
+        for name, why in results[-1]["missing"].items():
+            if name not in case.missing:
+                print(f"  missing: {name} in {case.name} ({why})")
+    rounds = min((result["rounds"] for result in results if result["frameworks"]), default=0)
     print(
         f"\nmedian of {options.runs} runs of at least {rounds} interleaved rounds each; ratio = ours (or the first) / theirs, with its range over the runs\n"
     )
-    for line in table(results):
+    for line in report(results):
         print(line)
-    for group in dict.fromkeys(result["group"] for result in results):
-        for name, ratio in mean_ratios([result for result in results if result["group"] == group]).items():
-            print(f"\ngeometric mean of the ratios to {name}{group and f', {group}'}: {ratio:.2f}")
     if options.json:
-        report = {"suite": options.suite, "title": suite.TITLE, "runs": options.runs, "machine": facts, "results": results}
-        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        everything = {"suite": options.suite, "title": suite.TITLE, "runs": options.runs, "machine": facts, "results": results}
+        options.json.write_text(json.dumps(everything, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

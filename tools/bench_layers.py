@@ -1,19 +1,21 @@
 """Suite `layers`: one layer of RNN, LSTM or GRU over a sequence, forward and backward, with the same weights here and in PyTorch.
 
-Everything that a layer can learn from is asked for: the gradients of the inputs, of the initial state and of all four parameters. The
-column "hand-written kernel" is `tests/lstm_kernel.py`, the LSTM as bare NumPy can do it, without a tape: the mark for ours to reach.
+Everything that a layer can learn from is asked for: the gradients of the inputs, of the initial state and of all four parameters. Ours
+are the targets of the scan compiler, compiled before anything is timed. "unfolded" runs the same layer step by step on the tape, where
+asked for: `--only unfolded,PyTorch`. "hand-written kernel" is `tests/lstm_kernel.py`, the LSTM as bare NumPy can do it, without a tape.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import targets
 from bench import Case
 
 LAYERS = {"RNN": 1, "LSTM": 2, "GRU": 1}  # and how many arrays their state is
@@ -48,7 +50,7 @@ def problem(layer: str, size: Size) -> tuple[Any, tuple[Any, ...], Any, dict[str
 # ---- Adapters: set a problem up, return the call that is timed, which returns hs and the gradients -------------------------------------
 
 
-def tinygrad_seq(layer: str, size: Size) -> Callable[[], list[Any]]:
+def tinygrad_seq(target: str, layer: str, size: Size) -> Callable[[], list[Any]]:
     import tinygrad_seq as tg
     from tinygrad_seq import nn
 
@@ -66,7 +68,7 @@ def tinygrad_seq(layer: str, size: Size) -> Callable[[], list[Any]]:
         hs.backward(g)
         return [hs.numpy(), *(leaf.grad.numpy() for leaf in leaves)]
 
-    return call
+    return targets.on(target, call, module, x)
 
 
 def hand_written(layer: str, size: Size) -> Callable[[], list[Any]]:
@@ -106,22 +108,29 @@ def pytorch(layer: str, size: Size) -> Callable[[], list[Any]]:
 
 
 FRAMEWORKS = {  # name in the table -> adapter, the module that it needs, the layers that it has
-    "tinygrad_seq": (tinygrad_seq, "tinygrad_seq", tuple(LAYERS)),
+    **{name: (partial(tinygrad_seq, target), "tinygrad_seq", tuple(LAYERS)) for name, target in targets.COLUMNS.items()},
     "hand-written kernel": (hand_written, "numpy", ("LSTM",)),
     "PyTorch": (pytorch, "torch", tuple(LAYERS)),
 }
 
 
-def cases() -> Iterator[Case]:
+def cases(sizes: Sequence[Size] = SIZES) -> Iterator[Case]:
     """One case per layer and size, with every framework that is installed."""
-    missing = {}
+    missing = targets.absent()
     for name, (_, module, _) in FRAMEWORKS.items():
         try:
             importlib.import_module(module)
         except ImportError as why:
             missing[name] = str(why)
     for layer in LAYERS:
-        for size in SIZES:
+        for size in sizes:
             present = {name: f for name, (f, _, layers) in FRAMEWORKS.items() if name not in missing and layer in layers}
-            frameworks = {name: partial(adapter, layer, size) for name, adapter in present.items()}
-            yield Case("{} T={} B={} D={} H={}".format(layer, *size), frameworks, missing, TOLERANCE, group=layer)
+            yield Case(
+                "{} T={} B={} D={} H={}".format(layer, *size),
+                {name: partial(adapter, layer, size) for name, adapter in present.items()},
+                missing,
+                TOLERANCE,
+                group=layer,
+                ours=dict.fromkeys(targets.OURS, ()),
+                optional=(targets.UNFOLDED,),
+            )
