@@ -16,9 +16,11 @@ from tinygrad_seq.graph import Value
 WAIT = not hasattr(tg, "compile_scan")  # as long as `scan` does not compile, both sides of each comparison run unfolded
 TOLERANCE = {"float64": 1e-10, "float32": 1e-4}  # absolute up to 1, relative to the largest entry of an array beyond
 
+once_compiled = pytest.mark.skipif(WAIT, reason="no loop is compiled yet")
+
 NUMBA = [
     pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="Numba is not installed"),
-    pytest.mark.skipif(WAIT, reason="there is but one way to run a loop as long as none is compiled"),
+    once_compiled,
 ]
 numba = pytest.param("numba", marks=NUMBA)
 slow_numba = pytest.param("numba", marks=[*NUMBA, pytest.mark.slow])  # where many cells are compiled, each in a second or so

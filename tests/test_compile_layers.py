@@ -202,7 +202,7 @@ def test_layers_are_compiled_without_asking_and_their_tape_has_no_length(kind: s
     assert WAIT or all(len(size) == 1 for size in sizes)
 
 
-@pytest.mark.skipif(WAIT, reason="nothing is compiled yet")
+@once_compiled
 @each_target
 @pytest.mark.parametrize("kind", KINDS)
 def test_layers_say_that_they_are_compiled_and_for_what(kind: str, target: str):
