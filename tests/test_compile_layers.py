@@ -18,6 +18,7 @@ from compiled import (
     each_target,
     mostly_numpy,
     on,
+    once_compiled,
     parts,
     same_as_unfolded,
     tape,
