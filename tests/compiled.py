@@ -41,10 +41,13 @@ def on(target: str) -> contextlib.AbstractContextManager[Any]:
 
 
 def compiled(*outputs: Any, loops: int = 1) -> None:
-    """Assert that behind the outputs stand as many fused nodes as loops, and no node of a single time step: the tape has no length."""
-    if WAIT:
-        return
+    """Assert that behind the outputs stand as many fused nodes as loops, and no node of a single time step: the tape has no length.
+
+    A loop of one step is that step.
+    """
     nodes = tape(outputs)
+    if WAIT or times(nodes) == {1}:
+        return
     fused = [node for node in nodes if node.prim is not None and node.prim.equation is not None]
     assert len(fused) == loops, f"{len(fused)} fused nodes for {loops} loops among {nodes}"
     assert not times(nodes), f"single steps were recorded: {[node for node in nodes if node.frame and node.frame.time]}"
