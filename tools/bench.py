@@ -244,6 +244,15 @@ def add_peaks(result: dict[str, Any], options: argparse.Namespace) -> None:
 # ---- The report ---------------------------------------------------------------------------------------------------------------------
 
 
+def markdown(rows: list[list[str]]) -> Iterator[str]:
+    """The rows as a Markdown table, the first as its head."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for number, row in enumerate(rows):
+        yield "| " + " | ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) + " |"
+        if number == 0:
+            yield "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+
+
 def tables(results: list[dict[str, Any]]) -> list[str]:
     """Those of ours that have a table: the first column of each."""
     return list(dict.fromkeys(own for result in results for own in result["compared"]))
@@ -269,11 +278,7 @@ def table(results: list[dict[str, Any]], own: str) -> Iterator[str]:
                 cell += f", {facts['peak bytes'] / 2**20:.1f} MiB"
             row.append(cell)
         rows.append(row)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for number, row in enumerate(rows):
-        yield "| " + " | ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) + " |"
-        if number == 0:
-            yield "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    yield from markdown(rows)
 
 
 def mean_ratios(results: list[dict[str, Any]], own: str) -> dict[str, float]:

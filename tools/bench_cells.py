@@ -113,18 +113,21 @@ def as_tuple(state: Any) -> tuple[Any, ...]:
 # ---- Adapters: set a problem up, return the call that is timed, which returns hs and the gradients -------------------------------------
 
 
-def tinygrad_seq(target: str, name: str, size: Size) -> Callable[[], list[Any]]:
+def our_ops() -> Ops:
     import tinygrad_seq as tg
     from tinygrad_seq.nn import functional as F
 
-    ops = Ops(
-        F.linear, partial(tg.split, axis=-1), lambda z, *gain_bias: F.layer_norm(z, z.shape[-1], *gain_bias), tg.sigmoid, tg.tanh
-    )
+    return Ops(F.linear, partial(tg.split, axis=-1), lambda z, *norm: F.layer_norm(z, z.shape[-1], *norm), tg.sigmoid, tg.tanh)
+
+
+def tinygrad_seq(target: str, name: str, size: Size) -> Callable[[], list[Any]]:
+    import tinygrad_seq as tg
+
     cell, xs, state, weights, g_hs = problem(name, size)
     x, *leaves = (tg.tensor(array, requires_grad=True) for array in (xs, *state, *weights))
     states, ws, g = leaves[: len(state)], leaves[len(state) :], tg.tensor(g_hs)
     start = tuple(states) if len(states) > 1 else states[0]
-    step = partial(cell, ops)
+    step = partial(cell, our_ops())
 
     def call() -> list[Any]:
         for leaf in (x, *leaves):
@@ -165,7 +168,7 @@ def pytorch(compiled: bool, name: str, size: Size) -> Callable[[], list[Any]]:
     ops = Ops(
         F.linear,
         lambda z, n: z.chunk(n, -1),
-        lambda z, *gain_bias: F.layer_norm(z, z.shape[-1:], *gain_bias),
+        lambda z, *norm: F.layer_norm(z, z.shape[-1:], *norm),
         torch.sigmoid,
         torch.tanh,
     )
