@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import subprocess
@@ -11,6 +12,8 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+
+import tinygrad_seq as tg
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 
@@ -56,6 +59,49 @@ def test_the_layers_suite_compares_every_layer_and_shows_the_kernel_where_it_is_
     rows = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     cells = {row.split("|")[1].split()[0]: row.count(" ms") for row in rows if row.startswith("| ") and "T=20" in row}
     assert cells == {"RNN": 1, "LSTM": 2, "GRU": 1}
+
+
+def test_the_cells_suite_runs_every_cell_unfolded() -> None:
+    command = [
+        sys.executable,
+        str(TOOLS / "bench.py"),
+        "cells",
+        "--runs",
+        "1",
+        "--seconds",
+        "0",
+        "--cases",
+        "T=20 ",
+        "--only",
+        "unfolded",
+    ]
+    rows = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    cells = [row.split("|")[1].partition(" T=")[0].strip() for row in rows if row.startswith("| ") and " ms" in row]
+    assert cells == ["user's LSTM", "layer-normalised LSTM", "minimal gated unit", "highway"]
+
+
+@pytest.mark.skipif(not hasattr(tg, "compile_scan"), reason="time loops are not compiled yet")
+def test_the_time_to_compile_is_told_for_each_cell() -> None:
+    command = [sys.executable, str(TOOLS / "compile_time.py"), "--runs", "1", "--only", "cells"]
+    rows = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    times = {row.split("|")[1].strip(): float(row.split("|")[3]) for row in rows if row.startswith("| ") and "median" not in row}
+    assert {"RNN", "LSTM", "GRU", "LSTM with peepholes", "user's LSTM"} <= set(times) and min(times.values()) > 0
+
+
+def test_a_column_holds_what_its_target_runs_and_nothing_else(bench: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(TOOLS))
+    targets = importlib.import_module("targets")
+    answers = {
+        "loop": SimpleNamespace(compiled=True, target="numpy", reason=None),
+        "sort": SimpleNamespace(compiled=False, target=None, reason="sort is not known"),
+    }
+    monkeypatch.setattr(tg, "scan_target", lambda target: tg.unfolded(), raising=False)
+    monkeypatch.setattr(tg, "explain_compile", answers.get, raising=False)
+    assert targets.on("numpy", lambda: 3, "loop")() == 3
+    with pytest.raises(bench.Missing, match="it runs on numpy"):
+        targets.on("numba", lambda: 3, "loop")
+    with pytest.raises(bench.Missing, match="sort"):
+        targets.on("numpy", lambda: 3, "sort")
 
 
 def test_nothing_is_timed_where_frameworks_disagree(bench: ModuleType) -> None:
