@@ -22,8 +22,8 @@ from .tensor import Tensor as Tensor  # first: it teaches the ops to explain wro
 from .autodiff import Step as Step, backward as backward, grad as grad, steps_of_backward as steps_of_backward
 from .errors import TinygradError as TinygradError
 from .frames import (
-    Frame as Frame, detect_anomaly as detect_anomaly, enable_grad as enable_grad, frame as frame, no_grad as no_grad, steps as steps,
-    unfolded as unfolded,
+    Frame as Frame, detect_anomaly as detect_anomaly, enable_grad as enable_grad, frame as frame, no_grad as no_grad, scan_target as scan_target,
+    steps as steps, unfolded as unfolded,
 )  # fmt: skip
 from .graph import toposort as toposort
 from .primitives import backward_of as backward_of, defvjp as defvjp, primitive as primitive

@@ -152,7 +152,7 @@ def _on_a_path(outputs: Sequence[Value], targets: Targets) -> set[Node]:
     """The nodes between the outputs and a target, both included."""
     useful = set(targets)
     for node in toposort(outputs, after=min(node.order for node in targets)):
-        if any(node_of(a) in useful for a in node.args):
+        if any(node_of(a) in useful for a in node.args) and (node.prim is None or node.prim.differentiable):
             useful.add(node)
     return useful
 

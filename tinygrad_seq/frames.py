@@ -25,10 +25,12 @@ tick = itertools.count(1).__next__  # the clock of the tape: nodes, frames and w
 class Modes:
     """What one thread is doing: whether ops are recorded, checked for NaN, unfolded, run again; and the frame they are recorded in."""
 
-    __slots__ = ("anomaly", "frame", "outer", "recomputing", "record", "unfolded")
+    __slots__ = ("anomaly", "frame", "outer", "recomputing", "record", "target", "tracing", "unfolded")
 
     def __init__(self) -> None:
         self.record, self.anomaly, self.unfolded, self.recomputing = True, False, False, False
+        self.target = "auto"  # of compiled time loops
+        self.tracing: Any = None  # the `compile.trace.Tracer` that wants to see every op of a step
         self.frame: Frame | None = None
         self.outer: dict[str, list[Any]] = {}  # of each setting the values to return to
 
@@ -192,6 +194,18 @@ def detect_anomaly(f: F | None = None) -> Any:
 def unfolded(f: F | None = None) -> Any:
     """Record every fused op as the equation that it equals, every time loop step by step: for drawing and analysis."""
     return _switch("unfolded", True, f)
+
+
+TARGETS = ("auto", "numpy", "numba")
+
+
+def scan_target(name: str, f: F | None = None) -> Any:
+    """What compiled time loops run on: "numpy", "numba" (needs numba: pip install 'tinygrad_seq[fast]'), or "auto", which is numba where
+    it is installed and the cell allows it, and else numpy. `with scan_target("numpy"):`, or as a decorator.
+    """
+    if name not in TARGETS:
+        raise errors.ArgumentError(errors.message(f"scan_target: {name!r} is not known", expected=" or ".join(map(repr, TARGETS))))
+    return mode("target", name) if f is None else mode("target", name)(f)
 
 
 def _switch(name: str, value: bool, f: F | None) -> Any:

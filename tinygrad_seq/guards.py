@@ -34,12 +34,20 @@ def owner(array: Any) -> Any:
 def wrote(array: Any) -> None:
     """Note that the memory of `array` was overwritten now, so that older nodes that need it refuse to differentiate."""
     global last_write
+    if thread.modes.tracing is not None:
+        thread.modes.tracing.refuse("it writes into an array in place")
     memory = owner(array)
     key = id(memory)
     known = _writes.get(key)
     last_write = tick()
     reference = known[0] if known and known[0]() is memory else weakref.ref(memory, lambda _: _writes.pop(key, None))
     _writes[key] = (reference, last_write)
+
+
+def numbers_read(value: Any) -> None:
+    """Note that the numbers of a value leave the tape: a tracer cannot follow them any further."""
+    if thread.modes.tracing is not None:
+        thread.modes.tracing.read(value)
 
 
 def check_unwritten(node: Any, inputs: Sequence[Any] | None = None) -> None:
@@ -97,7 +105,10 @@ def anomaly(inputs: Iterable[Any], outputs: Iterable[Any]) -> str | None:
 
 
 def check_forward(prim: Any, args: Sequence[Any], inputs: list[Any], out: Any) -> None:
-    """Raise `AnomalyError` if the op just run made the first NaN, or an infinity from finite inputs."""
+    """Raise `AnomalyError` if the op just run made the first NaN, or an infinity from finite inputs. A tracer only looks on."""
+    if thread.modes.tracing is not None:
+        thread.modes.tracing.saw(prim, args)
+        return
     found = anomaly(inputs, out if isinstance(out, tuple) else (out,))
     if found:
         raise AnomalyError(
@@ -137,7 +148,9 @@ def _range(x: Any) -> str:
 
 
 def user_line() -> str:
-    """The innermost line of the call stack that lies outside this package."""
+    """The innermost line of the call stack that lies outside this package; none for a tracer, which runs at every call of `scan`."""
+    if thread.modes.tracing is not None:
+        return ""
     at = sys._getframe(1)
     while at.f_back is not None and str(at.f_globals.get("__name__", "")).partition(".")[0] == __package__:
         at = at.f_back

@@ -28,7 +28,7 @@ class Primitive:
     """What the tape knows of an op: how to run it, its derivative rules, and how its errors read."""
 
     __slots__ = (
-        "arrays", "backward", "differentiable", "edge", "equation", "expects", "function", "multiple", "name", "names", "plans",
+        "arrays", "backward", "call", "differentiable", "edge", "equation", "expects", "function", "multiple", "name", "names", "plans",
         "raw_edge", "recorded", "rows", "saves",
     )  # fmt: skip
 
@@ -42,6 +42,7 @@ class Primitive:
         else:
             self.arrays = code.co_posonlyargcount or code.co_argcount - len(function.__defaults__ or ())
         self.names = positional
+        self.call: Callable[..., Any] = function  # that takes values too
         self.rows: tuple[Callable[..., Any] | None, ...] = ()
         self.backward: Callable[..., Any] | None = None
         self.recorded: Callable[..., Any] | None = None  # the same for a gradient that is recorded, where it differs
@@ -83,7 +84,7 @@ def primitive(
     if differentiable and not (multiple or saves):
         dispatch = _unary if prim.arrays == 1 else _binary if prim.arrays == 2 == len(prim.names) else _general
     call = wraps(f)(dispatch(prim))
-    call.primitive = prim  # type: ignore[attr-defined]
+    call.primitive, prim.call = prim, call  # type: ignore[attr-defined]
     return call
 
 
@@ -122,7 +123,7 @@ def _general(prim: Primitive) -> Callable[..., Any]:
         modes = here.modes
         if modes.anomaly:
             check_forward(prim, args, inputs, out[0] if prim.saves else out)
-        if not (tracked and modes.record and prim.differentiable):
+        if not (tracked and modes.record and (prim.differentiable or modes.tracing is not None)):
             return _constant(prim, out[0] if prim.saves else out)
         if bare:
             for i, source in enumerate(sources):

@@ -16,6 +16,7 @@ import numpy as np
 
 from .conversion import DEFAULT_DTYPE, to_dtype
 from .errors import ArgumentError, describe, message, op_error
+from .frames import thread
 from .tensor import Tensor
 
 Size = int | Sequence[int] | None
@@ -53,6 +54,8 @@ def generator(rng: Rng = None) -> np.random.Generator:
         raise ArgumentError(
             message(f"rng: {rng!r} is no generator", expected="a numpy.random.Generator, an int seed >= 0, or None")
         )
+    if thread.modes.tracing is not None:
+        thread.modes.tracing.refuse("it draws random numbers, new ones at every step")
     for watch in _thread.watches:
         if id(rng) not in watch:
             watch[id(rng)] = rng, copy.deepcopy(dict(chosen.bit_generator.state))

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 
 from . import backend
+from .compile import loop as compile_loop
+from .compile.loop import Compiled, Found, Unfit, find, key_of, remembered, same_constants
+from .compile.trace import Traced, outputs_of, replay, run
 from .errors import ArgumentError, ShapeError, describe, message
-from .frames import frame
-from .graph import raw
+from .frames import frame, thread
+from .fusion import fused
+from .graph import Value, box, raw
 from .ops import stack, unstack, where
+from .primitives import backward_of
 
 
 def scan(
@@ -41,7 +47,7 @@ def scan(
 
     On the tape each step is a frame at its time t, counted from 1, inside one frame called `name`. Time and memory are linear in T.
     """
-    T = _length_of(xs)
+    _check_sequence(xs)
     several = isinstance(state, (tuple, list))
     states = tuple(state) if several else (state,)
     _check_arguments(step, states, weights)
@@ -49,34 +55,190 @@ def scan(
     if there is not None:
         for h in states:
             _check_rows("the initial state", h, there.shape[1])
-        alive, everyone = backend.to_device(there, backend.device_of(raw(xs))), there.all(axis=1).tolist()
+        alive = backend.to_device(there, backend.device_of(raw(xs)))
         xs = where(_fitted(alive, xs), xs, 0)
+    loop = _Loop(step, xs, weights, several, collect, there, reverse, name)
+    hs, states, more = loop.run(states)
 
-    ys: list[Any] = [None] * T
-    more: list[Any] = [None] * T
-    moments = unstack(xs)
-    with frame(name):
-        for t in reversed(range(T)) if reverse else range(T):
-            with frame("step", t + 1):
-                new = step(moments[t], *states, *weights)
-                if collect:
-                    new, more[t] = _parted(new, states, several, t + 1)
-                new = _checked(tuple(new) if isinstance(new, (tuple, list)) else (new,), states, t + 1)
-                if there is not None and not everyone[t]:
-                    new = tuple(where(_fitted(alive[t], h), h, before) for h, before in zip(new, states, strict=True))
-                states = new
-                ys[t] = states[0]
-
-    def over_time(*values: Any) -> Any:
-        _check_collected(values)
-        stacked = stack(values)
+    def as_asked(value: Any) -> Any:
         if there is None:
-            return stacked
-        _check_rows("what the step returned", values[0], there.shape[1])
-        return where(_fitted(alive, stacked), stacked, 0)
+            return value
+        _check_rows("what the step returned", value[0], there.shape[1])
+        return where(_fitted(alive, value), value, 0)
 
     last = states if several else states[0]
-    return (over_time(*ys), last, each(over_time, *more)) if collect else (over_time(*ys), last)
+    return (as_asked(hs), last, each(as_asked, more)) if collect else (as_asked(hs), last)
+
+
+class _Loop:
+    """One call of `scan`: compiled if it can be, unfolded otherwise."""
+
+    def __init__(
+        self, step: Any, xs: Any, weights: Sequence[Any], several: bool, collect: bool, there: Any, reverse: bool, name: str
+    ):
+        self.step, self.xs, self.weights, self.several, self.collect = step, xs, weights, several, collect
+        self.there, self.reverse, self.name = there, reverse, name
+        self.T = int(xs.shape[0])
+
+    def run(self, states: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...], Any]:
+        """All states over time, the last ones, and what is collected."""
+        modes = thread.modes
+        self.tracked = any(isinstance(a, Value) and a.node is not None for a in (self.xs, *states, *self.weights))
+        if modes.unfolded or modes.anomaly:
+            return self.unfolded(states)
+        first = self.T - 1 if self.reverse else 0
+        x = raw(self.xs)[first]
+        key = key_of(self.step, x, states, self.weights)
+        found = remembered(key, self.weights)
+        return self.compiled(found, states) if found else self.unfolded(states, key, tracing=True)
+
+    def unfolded(self, states: tuple[Any, ...], key: Any = None, tracing: bool = False) -> tuple[Any, tuple[Any, ...], Any]:
+        """Step by step; with `tracing` the first steps are looked at, and compiled if that can be done."""
+        T, initial = self.T, states
+        ys: list[Any] = [None] * T
+        more: list[Any] = [None] * T
+        moments = unstack(self.xs)
+        before = None
+        with frame(self.name):
+            for t in reversed(range(T)) if self.reverse else range(T):
+                with frame("step", t + 1):
+                    traced = run(self.step, moments[t], states, self.weights) if tracing else None
+                    new = self.step(moments[t], *states, *self.weights) if traced is None or traced.new is None else traced.new
+                    new, more[t] = self._parted(new, states, t)
+                if traced is not None:
+                    found, tracing, before = self._decided(traced, before, key, moments[t], states, initial)
+                    if found is not None:
+                        break
+                    new, more[t] = self._own(traced, (new, more[t]))
+                if self.there is not None and not self.there[t].all():
+                    alive = backend.to_device(self.there[t], backend.device_of(raw(self.xs)))
+                    new = tuple(where(_fitted(alive, h), h, old) for h, old in zip(new, states, strict=True))
+                states = new
+                ys[t] = states[0]
+            else:
+                found = None
+        if found is not None:
+            return self.compiled(found, initial)
+        return _stacked(*ys), states, each(_stacked, *more) if self.collect else None
+
+    def _parted(self, new: Any, states: tuple[Any, ...], t: int) -> tuple[Any, Any]:
+        """What the step returned, as the new state and what is collected."""
+        more = None
+        if self.collect:
+            new, more = _parted(new, states, self.several, t + 1)
+        return _checked(tuple(new) if isinstance(new, (tuple, list)) else (new,), states, t + 1), more
+
+    def _decided(self, traced: Traced, before: Any, key: Any, x: Any, states: Any, initial: Any) -> tuple[Found | None, bool, Any]:
+        """After a step was traced: the compiled loop if there is one; whether to trace another step; what to compare that with."""
+        if before is not None:  # the second step: only to see that it is like the first
+            first, found = before
+            return (found if same_constants(first, traced) else None), False, None
+        try:
+            found, new = find(traced, key, raw(x), states, self.weights)
+            found.compiled.variant(self._wanted(found.statics))
+        except Unfit:
+            return None, False, None
+        except Exception:
+            if compile_loop.strict:
+                raise
+            return None, False, None
+        if not new or key is not None:
+            return found, False, None
+        if self.T > 1:
+            return None, True, (traced, found)
+        again = run(self.step, x, tuple(outputs_of(traced.new))[: len(states)], self.weights)
+        return (found if same_constants(traced, again) else None), False, None
+
+    def _own(self, traced: Traced, new: Any) -> Any:
+        """The results of a step that was only looked at, as the loop itself would have had them."""
+        if traced.new is None or (thread.modes.record and (self.tracked or traced.tracked)):
+            return new
+        return each(lambda a: box(a._data, None) if isinstance(a, Value) else a, new)
+
+    def _wanted(self, statics: Sequence[Any]) -> tuple[bool, ...]:
+        return tuple(isinstance(a, Value) and a.node is not None for a in (self.xs, *statics))
+
+    def compiled(self, found: Found, states: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...], Any]:
+        """All at once, as one op."""
+        n, wanted = len(states), self._wanted(found.statics)
+        with frame(self.name):
+            outs = _scan(
+                self.xs,
+                *states,
+                *found.statics,
+                compiled=found.compiled,
+                count=n,
+                wanted=wanted,
+                there=self.there,
+                reverse=self.reverse,
+            )
+        hs, last, collected = outs[0], outs[1 : 1 + n], iter(outs[1 + n :])
+        return hs, tuple(last), each(lambda _: next(collected), found.form[-1]) if self.collect else None
+
+
+def _stacked(*values: Any) -> Any:
+    _check_collected(values)
+    return stack(values)
+
+
+def _in_order(there: Any, reverse: bool) -> Any:
+    """For each step in the order of the loop which rows stand still; None where all go on."""
+    if there is None:
+        return None
+    present = there[::-1] if reverse else there
+    return [None if row.all() else ~row for row in present]
+
+
+def _equation(*arrays: Any, compiled: Compiled, count: int, wanted: Any, there: Any, reverse: bool) -> tuple[Any, ...]:
+    """The loop that a compiled one equals, on the ops that it was traced from."""
+    xs, states, statics = arrays[0], arrays[1 : 1 + count], arrays[1 + count :]
+
+    def step(x: Any, *states: Any) -> tuple[Any, ...]:
+        new = replay(compiled.trace, x, states, statics)
+        return (*new[:count], tuple(new[count:]))
+
+    loop = _Loop(step, xs, (), True, True, there, reverse, "scan")
+    hs, last, more = loop.unfolded(tuple(states))
+    return (hs, *last, *more)
+
+
+@fused(equation=_equation, multiple=True)
+def _scan(*arrays: Any, compiled: Compiled, count: int, wanted: Any, there: Any, reverse: bool) -> Any:
+    xs, states, statics = arrays[0], arrays[1 : 1 + count], arrays[1 + count :]
+    T = len(xs)
+    every = np.empty((T + 1, *states[0].shape), states[0].dtype)  # the first state before, between and after the steps
+    in_loop, xs = (every[::-1], xs[::-1]) if reverse else (every, xs)
+    in_loop[0] = states[0]
+    masks = _in_order(there, reverse)
+    last, more, saved = compiled.variant(wanted).forward(xs, in_loop, states, statics, masks or repeat(None, T))
+    hs = every[:T] if reverse else every[1:]
+    more = tuple(m[::-1] if reverse else m for m in more)
+    return (hs, *last, *more), (in_loop, saved, masks or [None] * T)
+
+
+@backward_of(_scan)
+def _(
+    g: Any, y: Any, saved: Any, *arrays: Any, compiled: Compiled, count: int, wanted: Any, there: Any, reverse: bool
+) -> list[Any]:
+    xs, states, statics = arrays[0], arrays[1 : 1 + count], arrays[1 + count :]
+    in_loop, kept, masks = saved
+    xs = xs[::-1] if reverse else xs
+    g_hs, g_last, g_more = g[0], g[1 : 1 + count], g[1 + count :]
+    g_hs = np.broadcast_to(states[0].dtype.type(0), (len(xs), *states[0].shape)) if g_hs is None else g_hs
+    g_last = [np.zeros_like(s) if c is None else c for c, s in zip(g_last, states, strict=True)]
+    arrived = tuple(c is not None for c in g_more)
+    loops = compiled.variant(wanted, arrived)
+    if any(arrived):  # what the usual loop kept may not be enough
+        *_, kept = loops.forward(xs, in_loop, states, statics, masks)
+    if reverse:
+        g_hs, g_more = g_hs[::-1], [None if c is None else c[::-1] for c in g_more]
+    g_xs = np.zeros(xs.shape, xs.dtype) if wanted[0] else None
+    in_order = g_xs[::-1] if reverse and wanted[0] else g_xs
+    g_states, g_statics = loops.backward(xs, in_loop, statics, masks, kept, g_hs, g_last, g_more, in_order)
+    return [g_xs, *g_states, *g_statics]
+
+
+_scan.primitive.name = "scan"
 
 
 def each(f: Callable[..., Any], *values: Any) -> Any:
@@ -91,13 +253,12 @@ def each(f: Callable[..., Any], *values: Any) -> Any:
     return type(form)(*parts) if hasattr(form, "_fields") else tuple(parts)
 
 
-def _length_of(xs: Any) -> int:
+def _check_sequence(xs: Any) -> None:
     shape = tuple(raw(xs).shape) if hasattr(raw(xs), "shape") else None
     if not shape:
         raise ShapeError(message("scan: xs has no time axis", expected="an array (T, ...): time first", got=describe(raw(xs))))
     if shape[0] == 0:
         raise ShapeError(message("scan: xs has no time step", expected="T >= 1", got=describe(raw(xs))))
-    return int(shape[0])
 
 
 def _check_arguments(step: Any, states: tuple[Any, ...], weights: Any) -> None:

@@ -62,6 +62,7 @@ class Tensor(Value):
     @property
     def data(self) -> Any:
         """The numbers, as a read-only view: the tape may need them. Change them through the Tensor: `x[...] = v` in no_grad()."""
+        guards.numbers_read(self)
         return _read_only(self._data)
 
     @property
@@ -174,12 +175,14 @@ class Tensor(Value):
 
     def detach(self) -> Tensor:
         """The same numbers (shared) as a constant: no gradient flows through it."""
+        guards.numbers_read(self)
         return box(self._data, None)
 
     # ---- Conversions -----------------------------------------------------------------------------------------------------------
 
     def numpy(self) -> np.ndarray[Any, Any]:
         """The numbers as a read-only NumPy array, copied from the device where they are on one."""
+        guards.numbers_read(self)
         return _read_only(backend.to_numpy(self._data))
 
     def item(self) -> Any:
@@ -188,10 +191,12 @@ class Tensor(Value):
             raise ArgumentError(
                 message(f"item: {describe(self._data)} has {self.size} numbers", expected="one", do="use .tolist()")
             )
+        guards.numbers_read(self)
         return self._data.item()
 
     def tolist(self) -> Any:
         """The numbers as nested Python lists."""
+        guards.numbers_read(self)
         return backend.to_numpy(self._data).tolist()
 
     def to(self, device: str | None = None, dtype: Any = None) -> Tensor:
@@ -221,7 +226,8 @@ class Tensor(Value):
 
     def __dlpack__(self, *, copy: bool | None = None, **options: Any) -> Any:
         # A copy unless the consumer insists: not every library knows that memory can be read-only, and the tape needs ours unchanged.
-        shared = self.data if copy is False else self._data.copy()
+        shared = self.data
+        shared = shared if copy is False else shared.copy()
         return shared.__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -263,6 +269,7 @@ class Tensor(Value):
 
     def __repr__(self) -> str:
         kind = type(self).__name__
+        guards.numbers_read(self)
         numbers = np.array2string(backend.to_numpy(self._data), separator=", ", prefix=f"{kind}(", threshold=100)
         facts = f"shape={self.shape}, dtype={self.dtype}, device={self.device}"
         if self.name:
@@ -309,6 +316,7 @@ class Tensor(Value):
         return iter(ops.unstack(self))
 
     def __contains__(self, x: Any) -> bool:
+        guards.numbers_read(self)
         return bool((self._data == (x._data if isinstance(x, Value) else x)).any())
 
     # ---- Indexing --------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,483 @@
+"""Pass 7, emit, for NumPy: the plan as two plain Python functions. Every line is one call that writes into memory made before the loop.
+
+A step's row of a stack comes from iterating over the stack, which costs half of indexing it. `zip` walks all of them in time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from . import runtime
+from .expressions import Op
+from .group import Group
+from .plan import Plan
+from .schedule import Body
+from .storage import Buffer, Instruction, Place
+
+ROWS = 1024  # rows (t x B) of deltas that are multiplied at once
+CACHE = 1 << 16  # entries of all factors that are made at once
+
+
+class Writer:
+    """The text of one function."""
+
+    def __init__(self, environment: dict[str, Any], weights: list[str]):
+        self.environment, self.weights = environment, weights
+        self.top: list[str] = []  # before the loop
+        self.views: dict[Place, str] = {}  # made before the loop
+        self.walked: dict[tuple[Place, str], tuple[str, str]] = {}  # of each step: name, and what is walked along
+        self.body: list[str] = []
+        self.names: set[str] = set()
+
+    # ---- Names -----------------------------------------------------------------------------------------------------------------------
+
+    def name(self, place: Place) -> str:
+        """How the loop calls a place, as it lies."""
+        buffer, lo, hi, when = place
+        whole = lo is None or (lo, hi) == (0, buffer.shape[0])
+        rows = "" if whole else f"_{lo}_{hi}"
+        if buffer.time == "local":
+            return buffer.name
+        if buffer.time == "static":
+            return self._static(place, rows)
+        if buffer.time == "":
+            if whole:
+                return buffer.name
+            if place not in self.views:
+                self.views[place] = f"{buffer.name}{rows}"
+                self.top.append(f"{self.views[place]} = {buffer.name}[{lo}:{hi}]")
+            return self.views[place]
+        return self.walk(place, f"{buffer.name}{rows}{'_new' if when == 't+1' else '_t'}", self.along(place))
+
+    def walk(self, key: Any, name: str, along: str) -> str:
+        """The name of what each step takes of something that is walked along."""
+        return self.walked.setdefault(key, (name, along))[0]
+
+    def along(self, place: Place) -> str:
+        """What is walked along for a place that changes with time."""
+        buffer, lo, hi, when = place
+        rows = "" if lo is None or (lo, hi) == (0, buffer.shape[0]) else f", {lo}:{hi}"
+        if not buffer.shape:
+            base = f"each_of({buffer.name})"
+            return base if buffer.time != "t+1" else f"{base}[{'1:' if when == 't+1' else ':-1'}]"
+        if buffer.time in ("xs", "g"):
+            base = f"{buffer.name}.swapaxes(1, 2)" if len(buffer.shape) == 2 else buffer.name
+            return f"{base}[:{rows}]" if rows else base
+        if buffer.time == "t+1":
+            return f"{buffer.name}[{'1:' if when == 't+1' else ':-1'}{rows}]"
+        return f"{buffer.name}[:{rows}]" if rows else buffer.name
+
+    def _static(self, place: Place, rows: str) -> str:
+        """A static as it lies in the loop: a vector as a column, a matrix feature-major."""
+        buffer = place.buffer
+        base = buffer.name
+        if len(buffer.shape) == 2:
+            whole = Place(buffer)
+            if whole not in self.views:
+                self.views[whole] = f"{base}_columns"
+                self.top.append(f"{base}_columns = ascontiguousarray({base}.T)")
+            base = self.views[whole]
+        return f"{base}[{place.lo}:{place.hi}]" if rows else base
+
+    def operand(self, a: Any, ndim: int) -> str:
+        """An argument of a map whose result has `ndim` axes: numbers as they are, vectors as columns."""
+        if not isinstance(a, Place):
+            return repr(a) if isinstance(a, (int, float, bool)) and np.isfinite(a) else self.bind("number", a)
+        name, own = self.name(a), len(a.buffer.shape)
+        if ndim == 2:
+            return f"{name}[:, None]" if own == 1 else name
+        return f"{name}.T" if own == 2 else name
+
+    def natural(self, a: Any) -> str:
+        """An argument as the step has it."""
+        if not isinstance(a, Place):
+            return self.operand(a, 0)
+        return f"{self.name(a)}.T" if len(a.buffer.shape) == 2 else self.name(a)
+
+    def bind(self, name: str, value: Any) -> str:
+        """A name for an object that the text cannot say."""
+        k = 1
+        while f"{name}{k}" in self.environment and self.environment[f"{name}{k}"] is not value:
+            k += 1
+        self.environment[f"{name}{k}"] = value
+        return f"{name}{k}"
+
+    # ---- Lines -----------------------------------------------------------------------------------------------------------------------
+
+    def allocate(self, buffers: Iterable[Buffer]) -> None:
+        """Make buffers."""
+        for b in buffers:
+            lead = {"": [], "t": ["T"], "t+1": ["T + 1"], "ahead": ["ahead"]}[b.time]
+            shape = ", ".join([*lead, *map(str, b.shape)])
+            self.top.append(f"{b.name} = empty(({shape}{',' if len(b.shape) + len(lead) == 1 else ''}), {self.dtype(b.dtype)})")
+
+    def dtype(self, dtype: Any) -> str:
+        """A dtype as the text says it."""
+        return "bool" if dtype == bool else f'"{np.dtype(dtype).name}"'
+
+    def lines(self, lines: Iterable[Instruction]) -> list[str]:
+        """The lines of a step."""
+        return [text for line in lines for text in self._line(line)]
+
+    def _line(self, line: Instruction) -> list[str]:
+        if line.do == "map":
+            return self._map(line)
+        if line.do == "half":
+            v = self.name(line.out)
+            return [f"multiply({v}, 0.5, out={v})", f"add({v}, 0.5, out={v})"]
+        if line.do == "zero":
+            return [f"{self.name(line.out)}.fill(0)"]
+        if line.do == "copy":
+            return [f"copyto({self.name(line.out)}, {self.name(line.args[0])})"]
+        if line.do == "product":
+            return self._product(line)
+        return self._call(line)
+
+    def _map(self, line: Instruction) -> list[str]:
+        ndim = len(line.out.buffer.shape)
+        out, args = self.name(line.out), [self.operand(a, ndim) for a in line.args]
+        if line.name == "sigmoid":
+            return [
+                f"multiply({args[0]}, 0.5, out={out})",
+                f"tanh({out}, out={out})",
+                f"multiply({out}, 0.5, out={out})",
+                f"add({out}, 0.5, out={out})",
+            ]
+        if line.name == "where":
+            return [f"copyto({out}, {args[2]})", f"copyto({out}, {args[1]}, where={args[0]})"]
+        if isinstance(getattr(np, line.name, None), np.ufunc):
+            return [f"{line.name}({', '.join(args)}, out={out})"]
+        assert line.op is not None
+        return [f"copyto({out}, {self.bind(line.name, line.op.fn)}({', '.join(args)}))"]
+
+    def _product(self, line: Instruction) -> list[str]:
+        out, source = self.name(line.out), self.name(line.args[0])
+        if line.op is None:
+            weights = self.packed(line.args[1])
+        else:
+            k = line.op.args[1].params[1]
+            weights = f"{self.weights[k]}{'' if line.op.params[0] else '.T'}"
+        B = line.out.buffer.shape[1]
+        key = ("blocks", weights)
+        if line.out.when:
+            return [f"matmul({weights}, {source}, out={out})"]
+        if key not in self.views:
+            self.views[key] = f"m{sum(1 for k in self.views if k[0] == 'blocks') + 1}"  # type: ignore[index]
+            self.top.append(f"{self.views[key]} = in_blocks({weights}, {B})")  # type: ignore[index]
+        blocks = f"{out}_blocks"
+        if blocks not in self.names:
+            self.names.add(blocks)
+        self.top.append(f"{blocks} = {out}.reshape(len({self.views[key]}), -1, {B})")  # type: ignore[index]
+        return [f"matmul({self.views[key]}, {source}, out={blocks})"]  # type: ignore[index]
+
+    def packed(self, group: Group) -> str:
+        raise NotImplementedError
+
+    def _call(self, line: Instruction) -> list[str]:
+        op = line.op
+        assert op is not None
+        args = [self.natural(a) for a in line.args]
+        if op.kind == "pick":
+            value = f"{args[0]}[{op.params[0]}]"
+        elif op.kind == "part":
+            value = f"{args[0]}[..., {op.params[0]}:{op.params[1]}]"
+        elif op.kind == "join":
+            value = f"concatenate(({', '.join(args)}), axis=-1)"
+        elif op.kind == "product":
+            raise AssertionError
+        else:
+            value = f"{self.bind(op.name, op.fn)}({', '.join(args)})"
+        if line.out.buffer.time == "local":
+            return [f"{line.out.buffer.name} = {value}"]
+        return [f"copyto({self.natural(line.out)}, {value})"]
+
+    def zipped(self, backwards: str = "") -> str:
+        """The head of the loop."""
+        names = [name for name, _ in self.walked.values()]
+        along = [f"{a}{backwards}" for _, a in self.walked.values()]
+        return f"for {', '.join(names)}, in zip({', '.join(along)}):"
+
+
+class ForwardWriter(Writer):
+    """Writes the forward loop."""
+
+    def __init__(self, plan: Plan, environment: dict[str, Any], weights: list[str]):
+        super().__init__(environment, weights)
+        self.plan = plan
+        self.packings: dict[Group, str] = {}
+
+    def packed(self, group: Group) -> str:
+        """The weights of a group, stacked, the rows that go into σ halved; a single matrix as it is."""
+        if group in self.packings:
+            return self.packings[group]
+        first = group.blocks[0].affine.terms[0]
+        lo, hi = self.plan.forward.spans[group]
+        name = self.packings[group] = f"w{len(self.packings) + 1}"
+        alone = len(group.blocks) == 1 and len(group.blocks[0].affine.terms) == 1 and not group.has_bias and not group.sigmoids
+        if alone:
+            self.top.append(f"{name} = {self._matrix(first)}")
+            return name
+        rows = self.top
+        rows.append(f"{name} = zeros(({group.height}, {hi - lo}), {self.dtype(group.dtype)})")
+        ones = next(i for i in range(hi - lo) if all(not a <= i < b for a, b in group.columns.values())) if group.has_bias else -1
+        for block in group.blocks:
+            at, end = group.rows[block.op]
+            for term in block.affine.terms:
+                left, right = group.columns[term.v]
+                rows.append(f"{name}[{at}:{end}, {left}:{right}] += {self._matrix(term)}")
+            for bias, b, e in block.affine.biases:
+                whole = "" if (b, e) == (0, bias.shape[0]) else f"[{b}:{e}]"
+                rows.append(f"{name}[{at}:{end}, {ones}] += {self.weights[bias.params[1]]}{whole}")
+        if group.sigmoids:
+            rows.append(f"{name}[:{group.sigmoids}] *= 0.5")
+        return name
+
+    def _matrix(self, term: Any) -> str:
+        w = self.weights[term.w.params[1]] + ("" if term.transposed else ".T")
+        return w if (term.lo, term.hi) == (0, term.w.shape[0 if term.transposed else 1]) else f"{w}[{term.lo}:{term.hi}]"
+
+    def text(self) -> str:
+        """The function."""
+        plan = self.plan.forward
+        body, step = plan.body, self.plan.step
+        n = len(step.states)
+        head = ["T = len(xs)", f"{', '.join(self.weights)}, = weights"] if self.weights else ["T = len(xs)"]
+        self.allocate(body.buffers)
+        for buffer, content in plan.operands:
+            at = 0
+            for v in content:
+                if v is None:
+                    self.top.append(f"{buffer.name}[{at}] = 1")
+                at += 1 if v is None else v.shape[-1]
+        starts = []
+        for k, s in enumerate(step.states):
+            for home in plan.homes[k]:
+                rows = "" if home.lo is None else f"[{home.lo}:{home.hi}]"
+                target = f"{home.buffer.name}[0]" if home.when else f"{home.buffer.name}{rows or '[...]'}"
+                starts.append(f"{target} = states[{k}]{'.T' if s.ndim == 2 else ''}")
+        x_t = ""
+        if plan.x_homes:
+            x_t = self.walk(("x", ""), "x_t", _walkable("xs", step.x.ndim))
+        text = [f"copyto({self.name(home)}, {x_t})" for home in plan.x_homes]
+        keeps = [(f"keep{k}_{i}", home) for k in range(n) for i, home in enumerate(plan.homes[k])]
+        before = [f"copyto({keep}, {self.name(home)})" for keep, home in keeps if not home.when]
+        computed = self.lines(body.lines[: plan.ready])
+        first = plan.results[0]
+        h_t = self.walk(("h", ""), "h_t", _walkable("hs[1:]", step.states[0].ndim))
+        computed.append(f"copyto({h_t}, {self.name(first)})")
+        more = []
+        for j, (op, place) in enumerate(zip(step.outputs[n:], plan.results[n:], strict=True)):
+            c_t = self.walk(("c", j), f"collected{j}_t", _walkable(f"collected{j}", op.ndim))
+            computed.append(f"copyto({c_t}, {self.name(place)})")
+            shape = ", ".join(["T", *map(str, op.shape)])
+            self.top.append(f"collected{j} = empty(({shape},), {self.dtype(op.dtype)})")
+            more.append(f"collected{j}")
+        computed += self.lines(body.lines[plan.ready :])
+        after = []
+        for keep, home in keeps:
+            old = self.name(home._replace(when="t")) if home.when else keep
+            mask = "mask" if len(home.buffer.shape) <= 2 else f"mask.reshape(-1{', 1' * (len(home.buffer.shape) - 1)})"
+            after.append(f"copyto({self.name(home)}, {old}, where={mask})")
+        after.append(f"copyto({h_t}, {self.name(plan.homes[0][0])})")
+        mask = self.walk(("mask", ""), "mask", "masks")
+        loop = text
+        if before:
+            loop += [f"if {mask} is not None:", *("    " + line for line in before)]
+        loop += [*computed, f"if {mask} is not None:", *("    " + line for line in after)]
+        kept = [f"{keep} = empty_like({self.name(home)})" for keep, home in keeps if not home.when]
+        saved = [b.name for b in body.buffers if b.time]
+        lasts = []
+        for k, s in enumerate(step.states):
+            home = plan.homes[k][0]
+            source = f"{home.buffer.name}[T]" if home.when else self.name(home)
+            lasts.append(f"{source}{'.T' if s.ndim == 2 else ''}.copy()")
+        lines = [*head, *self.top, *starts, *kept, self.zipped(), *("    " + line for line in loop)]
+        lines.append(
+            f"return ({', '.join(lasts)},), ({', '.join(more)}{',' if more else ''}), ({', '.join(saved)}{',' if saved else ''})"
+        )
+        return "def forward(xs, hs, states, weights, masks):\n" + "\n".join("    " + line for line in lines) + "\n"
+
+
+class BackwardWriter(Writer):
+    """Writes the backward loop."""
+
+    def __init__(self, plan: Plan, environment: dict[str, Any], weights: list[str]):
+        super().__init__(environment, weights)
+        self.plan = plan
+
+    def rows(self, v: Op) -> str:
+        """The rows of a value over the steps lo:hi, (t x B, F)."""
+        if v.kind == "part" and v not in self.plan.forward.stacks:
+            return f"{self.rows(v.args[0])}[:, {v.params[0]}:{v.params[1]}]"
+        if v.kind == "input" and v.params[0] == "x":
+            return f"xs[lo:hi].reshape(-1, {v.shape[1]})"
+        if v.kind == "input" and v.params == ("state", 0):
+            return f"hs[lo:hi].reshape(-1, {v.shape[1]})"
+        if v.kind == "input":
+            place = self.plan.forward.homes[v.params[1]][0]._replace(when="t")
+        elif v in self.plan.forward.stacks:
+            place = self.plan.forward.stacks[v]
+        else:
+            place = self.plan.forward.homes[self.plan.kept.news[v]][0]
+        buffer, low, high, when = place
+        times = "lo + 1:hi + 1" if when == "t+1" else "lo:hi"
+        rows = "" if low is None else f", {low}:{high}"
+        return f"{buffer.name}[{times}{rows}].swapaxes(1, 2).reshape(-1, {v.shape[1]})"
+
+    def text(self) -> str:
+        """The function."""
+        plan, step, back = self.plan, self.plan.step, self.plan.backward
+        body, ahead, deferred = back.body, back.ahead, plan.deferred
+        B = max(1, deferred.B)
+        saved = [b.name for b in plan.forward.body.buffers if b.time]
+        head = ["T = len(xs)"]
+        head += [f"{', '.join(self.weights)}, = weights"] if self.weights else []
+        head += [f"{', '.join(saved)}, = saved"] if saved else []
+        entries = sum(int(np.prod(b.shape)) for b in ahead.buffers)
+        head.append(f"chunk = min(T, {max(1, ROWS // B)})")
+        head.append(f"ahead = min(chunk, {max(1, CACHE // max(1, entries))})" if entries else "ahead = chunk")
+        self.allocate([*ahead.buffers, *body.buffers])
+        for k, g in enumerate(step.g_statics):
+            if g is not None:
+                self.top.append(f"g{k}_total = zeros_like({self.weights[k]})")
+        for k, s in enumerate(step.states):
+            turned = ".T" if s.ndim == 2 else ""
+            self.top.append(f"d{k}[...] = g_last[{k}]{turned}")
+        for j, c in enumerate(step.cotangents[len(step.states) :]):
+            if c is not None:
+                self.top.append(f"g{j + len(step.states)} = g_more[{j}]")
+        for i, op in enumerate(back.gathered):
+            self.top.append(f"gathered{i} = empty(({op.shape[1]}, chunk * {B} + 16), {self.dtype(op.dtype)})")
+        g_t = self.walk(("g", ""), "g_t", _walkable("g_hs", step.states[0].ndim))
+        loop = [f"add(d0, {g_t}, out=d0)"]
+        before, after = [], []
+        for k, home in enumerate(back.homes):
+            mask = "mask" if len(home.buffer.shape) <= 2 else f"mask.reshape(-1{', 1' * (len(home.buffer.shape) - 1)})"
+            before += [f"multiply(d{k}, {mask}, out=still{k})", f"copyto(d{k}, 0, where={mask})"]
+            after.append(f"add(d{k}, still{k}, out=d{k})")
+        mask = self.walk(("mask", ""), "mask", "masks")
+        loop += [f"if {mask} is not None:", *("    " + line for line in before)]
+        loop += self.lines(body.lines[: back.ready])
+        for i, (op, place) in enumerate(back.gathered.items()):
+            column = self.walk(
+                ("gathered", i), f"column{i}", f"gathered{i}[:, :chunk * {B}].reshape({op.shape[1]}, -1, {B}).swapaxes(0, 1)"
+            )
+            loop.append(f"copyto({column}, {self.name(place)})")
+        for k, op in deferred.each:
+            loop.append(f"add(g{k}_total, {self.natural(back.results[op])}, out=g{k}_total)")
+        if deferred.x is not None:
+            x_t = self.walk(("g_x", ""), "g_x_t", _walkable("g_xs", step.x.ndim))
+            loop.append(f"copyto({x_t}, {self.name(back.results[deferred.x])})")
+        elif not deferred.through and step.g_x is not None:
+            raise AssertionError
+        loop += self.lines(body.lines[back.ready :])
+        loop += [f"if {mask} is not None:", *("    " + line for line in after)]
+        still = [f"still{k} = empty_like(d{k})" for k in range(len(back.homes))]
+        program = self._factors(ahead)
+        walk = self._walk()
+        flush = self._flush()
+        lines = [*head, *self.top, *still]
+        lines += ["for lo in reversed(range(0, T, chunk)):", "    hi = min(lo + chunk, T)"]
+        if entries:
+            lines += ["    for first in reversed(range(lo, hi, ahead)):", "        last = min(first + ahead, hi)"]
+            lines += ["        " + line for line in program]
+        else:
+            lines += ["    for first, last in ((lo, hi),):"]
+        lines += ["        " + line for line in walk]
+        lines += ["            " + line for line in loop]
+        lines += ["    " + line for line in flush]
+        turned = [f"d{k}{'.T' if s.ndim == 2 else ''}" for k, s in enumerate(step.states)]
+        totals = ["None" if g is None else f"g{k}_total" for k, g in enumerate(step.g_statics)]
+        lines.append(f"return ({', '.join(turned)},), ({', '.join(totals)}{',' if totals else ''})")
+        return (
+            "def backward(xs, hs, weights, masks, saved, g_hs, g_last, g_more, g_xs):\n"
+            + "\n".join("    " + line for line in lines)
+            + "\n"
+        )
+
+    def _factors(self, ahead: Body) -> list[str]:
+        """The factors of the steps first:last, all at once."""
+        writer = _Chunk(self)
+        return writer.lines(ahead.lines)
+
+    def _walk(self) -> list[str]:
+        """The head of the loop over the steps first:last, from the last on."""
+        names, along = [], []
+        for key, (name, what) in self.walked.items():
+            names.append(name)
+            if key[0] == "gathered":
+                cut = "first - lo:last - lo"
+            elif isinstance(key, Place) and key.buffer.time == "ahead":
+                cut = ":last - first"
+            elif isinstance(key, Place) and key.buffer.time == "t+1" and not key.buffer.shape:
+                what, cut = f"each_of({key.buffer.name})", "first + 1:last + 1" if key.when == "t+1" else "first:last"
+            elif isinstance(key, Place) and key.buffer.time == "t+1":
+                buffer, low, high, when = key
+                rows = "" if low is None else f", {low}:{high}"
+                what, cut = buffer.name, f"{'first + 1:last + 1' if when == 't+1' else 'first:last'}{rows}"
+            elif isinstance(key, Place) and what.endswith("]"):
+                base, _, rows = what.rpartition("[:")
+                what, cut = base, f"first:last{rows[:-1]}"
+            else:
+                cut = "first:last"
+            along.append(f"{what}[{cut}][::-1]")
+        return [f"for {', '.join(names)}, in zip({', '.join(along)}):"]
+
+    def _flush(self) -> list[str]:
+        deferred, back, step = self.plan.deferred, self.plan.backward, self.plan.step
+        B = max(1, deferred.B)
+        number = {op: i for i, op in enumerate(back.gathered)}
+        lines = [f"delta{i} = gathered{i}[:, :(hi - lo) * {B}]" for i in number.values()]
+        for outer in deferred.outers:
+            if outer.left.linear:
+                lines.append(f"g{outer.static}_total += delta{number[outer.left]} @ {self.rows(outer.right)}")
+            else:
+                lines.append(f"g{outer.static}_total += {self.rows(outer.left)}.T @ delta{number[outer.right]}.T")
+        for i in dict.fromkeys(number[t.delta] for t in deferred.totals):
+            lines.append(f"total{i} = delta{i}.sum(axis=1)")
+        lines += [f"g{t.static}_total += total{number[t.delta]}" for t in deferred.totals]
+        for j, through in enumerate(deferred.through):
+            w = self.weights[through.w.params[1]] + (".T" if through.transposed else "")
+            add = j > 0 or deferred.x is not None
+            lines.append(f"put_rows(delta{number[through.delta]}.T, {w}, g_xs[lo:hi], add={add})")
+        return lines
+
+
+class _Chunk(Writer):
+    """Writes the lines that make factors, which have an axis of time in front."""
+
+    def __init__(self, outer: Writer):
+        super().__init__(outer.environment, outer.weights)
+        self.top, self.views = outer.top, outer.views
+
+    def name(self, place: Place) -> str:
+        buffer, lo, hi, when = place
+        rows = "" if lo is None or (lo, hi) == (0, buffer.shape[0]) else f", {lo}:{hi}"
+        if buffer.time == "static":
+            return super().name(place)
+        if buffer.time == "ahead":
+            return f"{buffer.name}[:last - first{rows}]"
+        if buffer.time == "xs":
+            return "xs[first:last].swapaxes(1, 2)" + (f"[:{rows}]" if rows else "")
+        return f"{buffer.name}[{'first + 1:last + 1' if when == 't+1' else 'first:last'}{rows}]"
+
+
+def _walkable(name: str, ndim: int) -> str:
+    """What is walked along to get the moments of an array, as they lie in the loop."""
+    return f"{name}.swapaxes(1, 2)" if ndim == 2 else f"each_of({name})" if ndim == 0 else name
+
+
+def emit(plan: Plan, weights: list[str]) -> tuple[Any, Any, str]:
+    """The functions forward and backward, and their text."""
+    environment: dict[str, Any] = {name: getattr(np, name) for name in dir(np) if isinstance(getattr(np, name), np.ufunc)}
+    environment |= {
+        name: getattr(np, name)
+        for name in ("empty", "zeros", "empty_like", "zeros_like", "copyto", "ascontiguousarray", "concatenate")
+    }
+    environment |= {"in_blocks": runtime.in_blocks, "put_rows": runtime.put_rows, "each_of": runtime.each_of}
+    text = ForwardWriter(plan, environment, weights).text() + "\n\n" + BackwardWriter(plan, environment, weights).text()
+    exec(compile(text, "<scan>", "exec"), environment)
+    return environment["forward"], environment["backward"], text

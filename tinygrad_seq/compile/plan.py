@@ -1,0 +1,197 @@
+"""Pass 6, plan: the lines of both loops, with a place for every value: in a stack over time, in the operand of a product, in a register."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .adjoint import Step
+from .defer import Deferred, Kept
+from .expressions import Op, used
+from .group import Group, groups_of
+from .schedule import Body
+from .storage import Buffer, Place, stored
+
+
+class Forward:
+    """The forward loop."""
+
+    def __init__(self, step: Step, groups: list[Group], saved: list[Op], kept_states: list[int]):
+        self.step, self.groups = step, groups
+        owner = {op: g for g in groups for b in g.blocks for op in (b.op, b.activation) if op is not None}
+        self.body = body = Body("r", owner)
+        self.stacks: dict[Op, Place] = {}  # of what is saved
+        self.homes: list[list[Place]] = [[] for _ in step.states]  # where a state stands for the next step
+        self.x_homes: list[Place] = []  # where x is put before the step
+        self.operands: list[tuple[Buffer, list[Op | None]]] = []  # [x; 1; h; ...], None: the ones
+        self.spans: dict[Group, tuple[int, int]] = {}  # rows of its operand
+        for k in kept_states:
+            s = step.states[k]
+            self.homes[k].append(Place(body.new(f"s{k}", stored(s.shape), s.dtype, "t+1"), when="t+1"))
+        for group in sorted(groups, key=lambda g: -len(g.inputs)):
+            self._give_operand(group)
+        for k, s in enumerate(step.states):
+            if not self.homes[k]:
+                self.homes[k].append(Place(body.new(f"s{k}", stored(s.shape), s.dtype)))
+            first = self.homes[k][0]
+            body.place[s] = first._replace(when="t") if first.when else first
+        x = step.x
+        body.place[x] = self.x_homes[0] if self.x_homes else Place(Buffer("xs", stored(x.shape), x.dtype, "xs"), when="t")
+        for k, s in enumerate(step.statics):
+            body.place[s] = Place(Buffer(f"weight{k}", stored(s.shape), s.dtype, "static"))
+        self._make_stacks(saved, owner)
+        news = step.outputs[: len(step.states)]
+        for home, new in zip(self.homes, news, strict=True):
+            if new.kind not in ("input", "number"):
+                body.wanted.setdefault(new, home[0])
+        for op in used(step.outputs):
+            if op.kind == "join" and op.ndim == 2:
+                body.reserve(op)
+        body.compute([*step.outputs, *saved])
+        for op in saved:
+            if op in self.stacks:
+                body.copy(op, self.stacks[op])
+            else:
+                self.stacks[op] = body.place[op]
+        self.results = [body.place[new] for new in step.outputs]  # read before the state is put in place
+        self.ready = len(body.lines)
+        self._go_on(news)
+
+    def _give_operand(self, group: Group) -> None:
+        """The [x; 1; h; ...] of a group: part of one that is there, if its inputs stand side by side in it, or one of its own."""
+        found = next((o for o in self.operands if _run(o[1], group)), None)
+        if found is None:
+            xs = [v for v in group.inputs if v is self.step.x]
+            content = [*xs, *([None] if group.has_bias else []), *(v for v in group.inputs if v is not self.step.x)]
+            height = sum(1 if v is None else v.shape[-1] for v in content)
+            found = (self.body.new(f"seen{len(self.operands) + 1}", (height, group.inputs[0].shape[0]), group.dtype), content)
+            self.operands.append(found)
+            self._stand(*found)
+        buffer, content = found
+        first, last = _run(content, group) or (0, 0)
+        tops = [sum(1 if v is None else v.shape[-1] for v in content[:i]) for i in range(len(content) + 1)]
+        self.spans[group] = tops[first], tops[last]
+        group.columns = {
+            v: (tops[i] - tops[first], tops[i + 1] - tops[first])
+            for i, v in enumerate(content)
+            if v is not None and first <= i < last
+        }
+        standing = [(v, Place(buffer, tops[i], tops[i + 1])) for i, v in enumerate(content) if v is not None and first <= i < last]
+        self.body.operand[group] = (Place(buffer, *self.spans[group]), standing)
+
+    def _stand(self, buffer: Buffer, content: list[Op | None]) -> None:
+        """Note what is put into an operand: x and the states before the step, all else when it is computed."""
+        top = 0
+        for v in content:
+            height = 1 if v is None else v.shape[-1]
+            place = Place(buffer, top, top + height)
+            if v is not None and v.kind == "input":
+                {"x": self.x_homes, "state": self.homes[v.params[1]] if v.params[0] == "state" else []}[v.params[0]].append(place)
+            elif v is not None:
+                self.body.wanted.setdefault(v, place)
+            top += height
+
+    def _make_stacks(self, saved: list[Op], owner: dict[Op, Group]) -> None:
+        """A stack over time for everything that is saved; the activations of a group have one together."""
+        body = self.body
+        for number, group in enumerate(self.groups, 1):
+            if any(b.activation in saved for b in group.blocks):
+                shape = (group.activated, group.blocks[0].op.shape[0])
+                body.kept[group] = Place(body.new(f"gates{number}", shape, group.dtype, "t"), 0, group.activated, "t")
+        for op in saved:
+            if op in owner and owner[op] in body.kept and op in {b.activation for b in owner[op].blocks}:
+                continue
+            self.stacks[op] = Place(body.new(f"v{op.number}", stored(op.shape), op.dtype, "t"), when="t")
+            if op not in owner and op.kind not in ("part", "join"):
+                body.wanted[op] = self.stacks[op]
+
+    def _go_on(self, news: list[Op]) -> None:
+        """Put the new state where the next step looks for it."""
+        body, moved = self.body, {}
+        for k, new in enumerate(news):  # what another state becomes is put aside before it is overwritten
+            if new.kind == "input" and new is not self.step.states[k] and new not in moved:
+                moved[new] = body.register(stored(new.shape), new.dtype)
+                body.copy(new, moved[new])
+        for k, new in enumerate(news):
+            source = moved.get(new, body.place[new])
+            for home in self.homes[k]:
+                if source != home and not (new is self.step.states[k] and not home.when):
+                    body.line("copy", "", home, [source], new)
+
+
+def _run(content: list[Op | None], group: Group) -> tuple[int, int] | None:
+    """Where in the content of an operand the inputs of a group, and the ones if it has a bias, stand side by side."""
+    need = {*group.inputs, *([None] if group.has_bias else [])}
+    for i in range(len(content) - len(need) + 1):
+        if set(content[i : i + len(need)]) == need:
+            return i, i + len(need)
+    return None
+
+
+class Backward:
+    """The backward loop."""
+
+    def __init__(self, step: Step, forward: Forward, deferred: Deferred, kept: Kept):
+        self.step, self.deferred, self.kept = step, deferred, kept
+        places: dict[Op, Place] = {}  # what the forward loop left
+        for k, s in enumerate(step.statics):
+            places[s] = forward.body.place[s]
+        for k in kept.states:
+            place = forward.homes[k][0]
+            places[step.states[k]], places[step.outputs[k]] = place._replace(when="t"), place
+        places[step.x] = Place(Buffer("xs", stored(step.x.shape), step.x.dtype, "xs"), when="t")
+        places.update(forward.stacks)
+        self.ahead = ahead = Body("f", {})
+        ahead.place.update(places)
+        ahead.compute([op for op in kept.factors if op.kind == "map"])
+        for buffer in ahead.buffers:
+            buffer.time = "ahead"
+        self.body = body = Body("q", {})
+        body.place.update(places)
+        body.place.update({op: ahead.place[op]._replace(when="t") for op in kept.factors})
+        self.homes = [Place(body.new(f"d{k}", stored(s.shape), s.dtype)) for k, s in enumerate(step.states)]
+        for k, c in enumerate(step.cotangents):
+            if c is not None and k < len(self.homes):
+                body.place[c] = self.homes[k]
+            elif c is not None:
+                body.place[c] = Place(Buffer(f"g{k}", stored(c.shape), c.dtype, "g"), when="t")
+        for g, home in zip(step.g_states, self.homes, strict=True):
+            if g is not None and g.kind != "input":
+                body.wanted.setdefault(g, home)
+        for op in used(deferred.targets):
+            if op.linear and op.kind == "join" and op.ndim == 2:
+                body.reserve(op)
+        body.compute(deferred.targets)
+        self.ready = len(body.lines)
+        self.gathered = {op: body.place[op] for op in deferred.gathered}
+        self.results = {op: body.place[op] for op in deferred.targets}
+        moved: dict[Op, Place] = {}
+        for k, g in enumerate(step.g_states):
+            if g is not None and g.kind == "input" and g is not step.cotangents[k] and g not in moved:
+                moved[g] = body.register(stored(g.shape), g.dtype)
+                body.copy(g, moved[g])
+        for k, g in enumerate(step.g_states):
+            if g is None:
+                body.line("zero", "", self.homes[k], [])
+            elif (source := moved.get(g, body.place[g])) != self.homes[k]:
+                body.line("copy", "", self.homes[k], [source], g)
+
+
+class Plan(NamedTuple):
+    """Everything that an emitter prints."""
+
+    step: Step
+    groups: list[Group]
+    deferred: Deferred
+    kept: Kept
+    forward: Forward
+    backward: Backward
+
+
+def plan(step: Step) -> Plan:
+    """The plan of a step and its adjoint."""
+    deferred = Deferred(step)
+    gradients = [g for g in (step.g_x, *step.g_states, *step.g_statics) if g is not None]
+    groups = groups_of(step.outputs, [*step.outputs, *gradients])
+    kept = Kept(step, groups, deferred)
+    forward = Forward(step, groups, kept.saved, kept.states)
+    return Plan(step, groups, deferred, kept, forward, Backward(step, forward, deferred, kept))
