@@ -30,7 +30,8 @@ ARROWS = re.findall(r"(?ms)^```$\n(errors <.*?)^```$", (TESTS.parent / "docs" / 
 AGAINST = {
     ("tensor", "interop"): "NumPy asks the Tensor (__array_ufunc__), interop answers",
 }
-HEAVY = set("cupy cupyx graphviz pygraphviz matplotlib scipy tqdm numba safetensors hypothesis torch IPython".split())
+HEAVY = set("cupy cupyx graphviz pygraphviz matplotlib scipy tqdm numba safetensors hypothesis torch IPython llvmlite".split())
+FOR_NUMBA = ("numba_math", "numba_products", "numba_loops")  # in compile: what Numba compiles, imported by compiled loops alone
 UNPICKLING = set("pickle _pickle marshal shelve dill cloudpickle joblib yaml".split())
 INHERITED = {"forward", "extra_repr", "update", "rate", "rates", "sum_of"}  # of Module, Optimizer, LRScheduler and Deferred
 LONGEST = 310  # code lines of a file of the core (all that `scan` stands on): no blank lines, comments and docstrings
@@ -122,6 +123,8 @@ def foreign_imports(source: str, module: str) -> list[str]:
         root = target.partition(".")[0]
         if root in ("cupy", "cupyx") and module != f"{NAME}.backend":
             found.append(f"{module}:{line} imports {target}: only backend does")
+        elif root in ("numba", "llvmlite") and module in {f"{NAME}.compile.{name}" for name in FOR_NUMBA}:
+            continue
         elif root in HEAVY and at_once:
             found.append(f"{module}:{line} imports {target} at once: import it in the function that needs it")
         elif root in ("torch", "hypothesis", "pytest"):
