@@ -19,6 +19,7 @@ from compiled import (
     agree,
     compiled,
     each_target,
+    explained,
     mostly_numpy,
     numbers,
     on,
@@ -724,7 +725,7 @@ def test_threads_run_the_same_step_at_the_same_time(target: str):
     assert not errors and set(results) == set(range(4))
 
 
-@once_compiled
+@explained
 def test_a_target_belongs_to_its_thread_and_its_block():
     seen: list[str] = []
     x, h = np.ones((B, D)), np.zeros((B, H))

@@ -16,10 +16,10 @@ from compiled import (
     agree,
     compiled,
     each_target,
+    explained,
     mostly_numpy,
     numbers,
     on,
-    once_compiled,
     parts,
     same_as_unfolded,
     tape,
@@ -204,7 +204,7 @@ def test_layers_are_compiled_without_asking_and_their_tape_has_no_length(kind: s
     assert WAIT or all(len(size) == 1 for size in sizes)
 
 
-@once_compiled
+@explained
 @each_target
 @pytest.mark.parametrize("kind", KINDS)
 def test_layers_say_that_they_are_compiled_and_for_what(kind: str, target: str):
