@@ -221,16 +221,26 @@ def test_a_reader_opens_the_node_into_steps_at_their_times(kind: str, options: d
 
 @once_compiled
 @pytest.mark.parametrize("place", range(3))
-def test_a_kernel_that_differs_from_its_equation_is_found_out(place: int):
-    leaves = leaves_of(arrays_of("GRU"))
-    hs, _ = loop("GRU", *leaves)
+def test_a_kernel_that_differs_from_its_equation_is_found_out(place: int, monkeypatch: pytest.MonkeyPatch):
+    hs, _ = loop("GRU", *leaves_of(arrays_of("GRU")))
     (node,) = fused_nodes(hs)
-    outputs = node.out if isinstance(node.out, tuple) else (node.out,)
-    biggest = max((out for out in outputs if out is not None), key=lambda out: out.size)
-    assert biggest.shape[0] >= T or biggest.size >= T * B * H
-    wrong = biggest.copy()
-    wrong.reshape(-1)[place] += 1
-    node.out = tuple(wrong if out is biggest else out for out in outputs) if isinstance(node.out, tuple) else wrong
+    kernel = node.prim.function
+
+    def wrong(out: Any) -> Any:
+        """One number of the largest output is another."""
+        largest = max(range(len(out)), key=lambda i: out[i].size)
+        out = [a.copy() for a in out]
+        out[largest].reshape(-1)[place] += 1
+        return tuple(out)
+
+    def wrong_kernel(*args: Any, **params: Any) -> Any:
+        out, saved = kernel(*args, **params)
+        return wrong(out), saved
+
+    expand(node)
+    monkeypatch.setattr(node.prim, "function", wrong_kernel)  # a reader that wants dropped numbers runs it again
+    if node.out is not None:
+        node.out = wrong(node.out)
     with pytest.raises(GraphError, match="disagree"):
         expand(node)
 
