@@ -75,6 +75,14 @@ def test_cells_out_of_a_generator_are_the_same_compiled_and_unfolded(seed: int, 
     same_as_unfolded(lambda: over_time(cell, call), target)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_random_cells_over_more_rows_than_are_gathered_at_once(seed: int):
+    rng = Random(1000 + seed)
+    cell = random_cell(rng, 8)
+    lengths = tuple(rng.randint(0, 37) for _ in range(33)) if seed % 2 else None
+    same_as_unfolded(lambda: over_time(cell, Call(37, 33, seed % 3 == 0, lengths, True, True, True)))
+
+
 # ---- Cells that people write ---------------------------------------------------------------------------------------------------------
 
 T, B, D, H = 5, 3, 2, 4
@@ -111,6 +119,10 @@ class Leaves(dict[str, tg.Tensor]):
 def run(leaves: Leaves, step: Any, xs: Any, state: Any, weights: Any = (), **options: Any) -> Run:
     hs, last, *more = scan(step, xs, state, weights, **options)
     return Run({"hs": hs, "last": last, **({"more": more[0]} if more else {})}, leaves)
+
+
+def simple_step(x: Any, h: Any, w: Any, u: Any) -> Any:
+    return tg.tanh(F.linear(x, w) + F.linear(h, u))
 
 
 @cell
@@ -347,6 +359,83 @@ def state_that_never_changes() -> Run:
     return run(
         a, lambda x, h, m, w: (tg.tanh(F.linear(x, w) + h * m), m), a("xs", T, B, D), (a("h", B, H), a("m", B, H)), [a("w", H, D)]
     )
+
+
+@cell
+def three_states_that_rotate() -> Run:
+    a = Leaves()
+    states = tuple(a(name, B, H) for name in "hcm")
+    return run(a, lambda x, h, c, m, w: (c, m, h + F.linear(x, w)), a("xs", T, B, D), states, [a("w", H, D)], lengths=LENGTHS)
+
+
+@cell
+def state_that_is_a_part_of_another() -> Run:
+    a = Leaves()
+    states = a("h", B, D), a("c", B, 1), a("m", B, 1)
+    return run(a, lambda x, h, c, m: (x, h[:, 1:2], c), a("xs", T, B, D), states)
+
+
+@cell
+def states_that_are_halves_of_one_another() -> Run:
+    def step(x, h, c, w):
+        low, high = tg.split(h, 2, axis=-1)
+        return tg.concatenate([F.linear(x, w), c], axis=-1), tg.tanh(low) + high
+
+    a = Leaves()
+    return run(a, step, a("xs", T, B, D), (a("h", B, H), a("c", B, H // 2)), [a("w", H // 2, D)], lengths=LENGTHS)
+
+
+@cell
+def half_of_the_state_is_never_read() -> Run:
+    a = Leaves()
+    return run(a, lambda x, h, w: F.linear(tg.split(h, 2, axis=-1)[0] + x, w), a("xs", T, B, D), a("h", B, H), [a("w", H, H // 2)])
+
+
+@cell
+def one_gate_of_four_is_never_read() -> Run:
+    def step(x, h, w, u):
+        i, _, g, o = tg.split(F.linear(x, w) + F.linear(h, u), 4, axis=-1)
+        return tg.sigmoid(o) * tg.tanh(tg.sigmoid(i) * g)
+
+    a = Leaves()
+    return run(a, step, a("xs", T, B, D), a("h", B, H), [a("w", 4 * H, D), a("u", 4 * H, H)], lengths=LENGTHS)
+
+
+@cell
+def output_that_is_x_and_a_state_behind_it() -> Run:
+    a = Leaves()
+    return run(
+        a,
+        lambda x, y, h, w, u: (x, simple_step(x, h, w, u)),
+        a("xs", T, B, D),
+        (a("y", B, D), a("h", B, H)),
+        [a("w", H, D), a("u", H, H)],
+    )
+
+
+@cell
+def largest_of_each_row() -> Run:
+    def step(x, h, c):
+        return tg.max(tg.concatenate([h, x], axis=-1), axis=-1, keepdims=True), c - tg.max(c, axis=-1, keepdims=True) + h
+
+    a = Leaves()
+    return run(a, step, a("xs", T, B, D), (a("h", B, 1), a("c", B, H)), lengths=LENGTHS)
+
+
+@cell
+def quotients_and_roots_that_only_rows_in_motion_can_take() -> Run:
+    def step(x, h, w):
+        return tg.tanh(F.linear(x, w)) / tg.sqrt(h * h) + tg.log(h * h) * 0.1 + 1 / h
+
+    a = Leaves()
+    return run(a, step, a("xs", T, B, D), a("h", B, H), [a("w", H, D)], lengths=LENGTHS)
+
+
+@cell
+def number_out_of_numpy_in_an_equation() -> Run:
+    a = Leaves()
+    xs, h, w, u = a.simple()
+    return run(a, lambda x, h, w, u: tg.tanh(F.linear(x, w) / np.sqrt(D) + np.float64(0.3) * F.linear(h, u)), xs, h, (w, u))
 
 
 @cell
