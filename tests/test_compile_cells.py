@@ -739,7 +739,7 @@ def test_what_is_said_of_a_step_is_what_happens(name: str, monkeypatch: pytest.M
 
     def explaining(step: Any, xs: Any, state: Any, weights: Any = (), **options: Any) -> Any:
         said.append(tg.explain_compile(step, xs[0], state, weights) if not options.get("collect") else None)
-        return scan(step, xs, state, weights, **options)
+        return tg.scan(step, xs, state, weights, **options)
 
     monkeypatch.setitem(globals(), "scan", explaining)
     outputs = {**CELLS, **OTHERS}[name]().outputs

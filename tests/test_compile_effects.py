@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import functools
 import itertools
+import random
+import types
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -358,6 +360,76 @@ def counter_in_an_attribute(world: World) -> dict[str, Any]:
 
 
 @effect
+def counter_on_the_function_itself(world: World) -> dict[str, Any]:
+    def step(x, h, w, u):
+        step.t += 1
+        return simple(x, h, w, u) if step.t % 5 != 3 else 0.5 * h
+
+    step.t = 0
+    world.run(step)
+    world.run(step)
+    return {"t": step.t}
+
+
+@effect
+def counter_on_a_class(world: World) -> dict[str, Any]:
+    class Cell:
+        t = 0
+
+        def __call__(self, x, h, w, u):
+            Cell.t += 1
+            return simple(x, h, w, u) if Cell.t % 5 != 3 else 0.5 * h
+
+    world.run(Cell())
+    world.run(Cell())
+    return {"t": Cell.t}
+
+
+@effect
+def states_kept_by_a_method_of_a_list(world: World) -> dict[str, Any]:
+    kept: list[Any] = []
+    keep = kept.append
+
+    def step(x, h, w, u):
+        keep(h)
+        return simple(x, h, w, u)
+
+    world.run(step)
+    world.run(step)
+    world.outputs["kept"] = tuple(kept)
+    return {"count": len(kept)}
+
+
+@effect
+def setting_got_by_a_method_of_a_dict(world: World) -> None:
+    chosen = {"gain": 1.0}
+    get = chosen.get
+    step = lambda x, h, w, u: get("gain") * simple(x, h, w, u)  # noqa: E731
+    for chosen["gain"] in (1.0, 0.5):
+        world.run(step)
+
+
+@effect
+def teacher_forcing_by_coins_of_the_standard_library(world: World) -> dict[str, Any]:
+    own = random.Random(2)  # the first two coins are alike
+    random.seed(2)
+    for coin in (random.random, own.random, lambda: random.random(), lambda: own.random()):
+        for _ in range(2):
+            world.run(lambda x, h, w, u, coin=coin: simple(x if coin() > 0.5 else h[:, :D], h, w, u))
+    return {"next": random.random(), "next of one's own": own.random()}
+
+
+@effect
+def teacher_forcing_by_coins_of_numpy(world: World) -> dict[str, Any]:
+    rng = np.random.default_rng(4)
+    coins = [np.random.rand, rng.random, lambda: tg.random.uniform().item()]
+    for coin in coins:
+        for _ in range(2):
+            world.run(lambda x, h, w, u, coin=coin: simple(x if coin() > 0.5 else h[:, :D], h, w, u))
+    return {"next": rng.random()}
+
+
+@effect
 def next_of_an_iterator(world: World) -> None:
     gains = itertools.cycle([0.5, 1.0, 2.0])
     world.run(lambda x, h, w, u: simple(x, h, w, u) * next(gains))
@@ -371,7 +443,7 @@ def another_weight_at_each_step(world: World) -> None:
 
 @effect
 def teacher_forcing_by_a_list_of_choices(world: World) -> None:
-    choices = iter([True, False, False, True, True])
+    choices = iter([True, True, False, True, False])
     world.run(lambda x, h, w, u: simple(x if next(choices) else h[:, :D], h, w, u))
 
 
@@ -597,6 +669,107 @@ def attributes_and_parameters_of_a_cell_that_change(world: World) -> None:
     world.outputs["evaluation"] = net(world.xs)
     cell.forward = lambda x, h: tg.sigmoid(cell.w(x)) * h + 0.1
     world.outputs["another forward"] = net(world.xs)
+
+
+@effect
+def setting_of_a_module_that_changes(world: World) -> None:
+    settings = types.ModuleType("settings")
+    exec("gain = 1.0\ndef scaled(a): return gain * a", vars(settings))
+    by_value, by_function = (
+        lambda x, h, w, u: settings.gain * simple(x, h, w, u),
+        lambda x, h, w, u: settings.scaled(simple(x, h, w, u)),
+    )
+    for settings.gain in (1.0, 0.5, 2.0):
+        world.run(by_value)
+        world.run(by_function)
+
+
+@effect
+def attribute_of_a_class_that_changes(world: World) -> None:
+    class Settings:
+        gain = 1.0
+
+    for Settings.gain in (1.0, 0.5):
+        world.run(lambda x, h, w, u: Settings.gain * simple(x, h, w, u))
+    settings = Settings()
+    step = lambda x, h, w, u: settings.gain * simple(x, h, w, u)  # noqa: E731
+    for Settings.gain in (1.0, 0.5):
+        world.run(step)
+
+
+@effect
+def object_with_slots_or_properties_that_changes(world: World) -> None:
+    class Settings:
+        __slots__ = ("gain",)
+
+        @property
+        def half(self) -> float:
+            return self.gain / 2
+
+    settings = Settings()
+    step = lambda x, h, w, u: settings.half * simple(x, h, w, u)  # noqa: E731
+    for settings.gain in (1.0, 3.0):
+        world.run(step)
+
+
+@effect
+def method_of_a_class_that_is_replaced(world: World) -> None:
+    class Cell(nn.Module):
+        def __init__(self) -> None:
+            self.hidden_size, self.w = H, nn.Linear(D, H, rng=0)
+
+        def forward(self, x, h):
+            return tg.tanh(self.w(x) + h)
+
+    cell = Cell().to(dtype="float64")
+    net = nn.Recurrent(cell)
+    world.outputs["at first"] = net(world.xs)
+    Cell.forward = lambda self, x, h: tg.sigmoid(self.w(x)) * h + 0.1
+    world.outputs["another forward"] = net(world.xs)
+
+
+@effect
+def function_that_another_calls_is_replaced(world: World) -> None:
+    around = SimpleNamespace(f=lambda a: tg.tanh(a))
+
+    def inner(a: Any) -> Any:
+        return around.f(a)
+
+    step = lambda x, h, w, u: inner(F.linear(x, w) + F.linear(h, u))  # noqa: E731
+    world.run(step)
+    around.f = lambda a: tg.sigmoid(a)
+    world.run(step)
+
+
+@effect
+def probability_of_a_dropout_that_changes(world: World) -> None:
+    drop = nn.Dropout(0.0)
+    step = lambda x, h, w, u: drop(simple(x, h, w, u))  # noqa: E731
+    for drop.p in (0.0, 0.5, 0.0):
+        world.run(step)
+
+
+@effect
+def captured_weight_frozen_and_thawed(world: World) -> None:
+    weight = world.leaf("weight", H, H)
+    step = lambda x, h, w, u: simple(x, h, w, u) + F.linear(h, weight)  # noqa: E731
+    world.run(step)
+    weight.requires_grad_(False)
+    world.run(step)
+    weight.requires_grad_(True)
+    world.leaves["weight"] = weight
+    del world.leaves["weight"]
+    world.run(step)
+
+
+@effect
+def captured_tensor_overwritten_between_calls(world: World) -> None:
+    mask = tg.tensor(np.ones((B, H)))
+    step = lambda x, h, w, u: simple(x, h * mask, w, u)  # noqa: E731
+    world.outputs["before"] = tuple(a.detach() for a in world.run(step))
+    world.outputs.pop("loop 0")
+    mask[:, ::2] = 0.0
+    world.run(step)
 
 
 @effect
