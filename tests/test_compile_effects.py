@@ -259,12 +259,6 @@ def bare_x_through_functions_of_numpy(world: World) -> None:
 
 
 @effect
-def bare_x_by_methods_that_tensors_lack(world: World) -> None:
-    xs = np.asarray(world.xs.data)
-    world.run(lambda x, h, w, u: simple(np.ascontiguousarray(x[::-1]), h, w, u) * x.flat[0] + x.nonzero()[0].sum(), xs)
-
-
-@effect
 def bare_x_told_apart_from_a_tensor(world: World) -> None:
     step = lambda x, h, w, u: simple(x, h, w, u) * (2 if isinstance(x, np.ndarray) else 3)  # noqa: E731
     world.run(step, np.asarray(world.xs.data))

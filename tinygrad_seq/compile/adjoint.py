@@ -66,6 +66,9 @@ def derive(
         found = [next(gradients, None) if want else None for want in asked]
         make.read(toposort([g for g in found if g is not None and g.node is not None]), at)
 
+    if tracer.reason:
+        raise tracing.Untraceable(f"the derivative of one of its ops cannot be traced: {tracer.reason}")
+
     def of(v: Any) -> Op:
         ops = at[v.node]
         return ops[v.index] if isinstance(ops, list) else ops  # type: ignore[no-any-return]
@@ -98,7 +101,7 @@ class _Linear:
         """Which cotangents, each with its factor (None: 1), add up to op. Its own, if it is no such sum."""
         make = self.make
         if op.kind == "map":
-            a, b = (*op.args, None)[:2]
+            a, b = op.args[0], op.args[-1]
             full = [x.linear and x.shape == op.shape for x in op.args]
             if op.name == "negative":
                 return {c: make.map("negative", f or make.number(1)) for c, f in self._of(a).items()}

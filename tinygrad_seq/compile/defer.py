@@ -10,7 +10,7 @@ costs little more than its reading, and is made again (tanh(c)), for several ste
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .adjoint import Step
 from .expressions import Op, used
@@ -63,7 +63,8 @@ class Deferred:
         self.targets += [*self.gathered, *(op for _, op in self.each), *([] if self.x is None else [self.x])]
 
     def _defer(self, k: int, term: Op) -> None:
-        left, right = (*term.args, None, None)[:2]
+        left: Any = term.args[0] if term.args else None
+        right: Any = term.args[-1] if len(term.args) > 1 else None
         if term.kind == "call" and term.name == "matmul" and left.kind == "call" and left.name == "transpose" and right.ndim == 2:
             inner = left.args[0]
             if inner.linear != right.linear and self._is_row(inner) and self._is_row(right):
@@ -83,7 +84,7 @@ class Deferred:
 
     def _is_row(self, op: Op) -> bool:
         """Whether the op is of one moment, a row for each of the batch."""
-        return op.ndim == 2 and op.shape[0] == self.B and not (op.kind == "input" and op.params[0] == "static")
+        return op.ndim == 2 and op.shape[0] == self.B and not (op.kind == "input" and op.params[0] in ("static", "constant"))
 
     def _delta(self, outer: Outer) -> Op:
         return outer.left if outer.left.linear else outer.right
@@ -92,7 +93,8 @@ class Deferred:
         rest = []
         for term in _terms(step.g_x):
             if term.kind == "product" and self._is_row(step.x):
-                self.through.append(Through(*term.args, term.params[0]))
+                v, w = term.args
+                self.through.append(Through(v, w, term.params[0]))
             else:
                 rest.append(term)
         for term in rest:

@@ -27,8 +27,8 @@ class Writer:
     def __init__(self, environment: dict[str, Any], weights: list[str]):
         self.environment, self.weights = environment, weights
         self.top: list[str] = []  # before the loop
-        self.views: dict[Place, str] = {}  # made before the loop
-        self.walked: dict[tuple[Place, str], tuple[str, str]] = {}  # of each step: name, and what is walked along
+        self.views: dict[Any, str] = {}  # made before the loop
+        self.walked: dict[Any, tuple[str, str]] = {}  # of each step: name, and what is walked along
         self.body: list[str] = []
         self.names: set[str] = set()
 
@@ -73,7 +73,7 @@ class Writer:
     def _static(self, place: Place, rows: str) -> str:
         """A static as it lies in the loop: a vector as a column, a matrix feature-major."""
         buffer = place.buffer
-        base = buffer.name
+        base = self.weights[int(buffer.name[6:])] if buffer.name.startswith("weight") else buffer.name
         if len(buffer.shape) == 2:
             whole = Place(buffer)
             if whole not in self.views:
@@ -85,7 +85,7 @@ class Writer:
     def operand(self, a: Any, ndim: int) -> str:
         """An argument of a map whose result has `ndim` axes: numbers as they are, vectors as columns."""
         if not isinstance(a, Place):
-            return repr(a) if isinstance(a, (int, float, bool)) and np.isfinite(a) else self.bind("number", a)
+            return repr(a) if type(a) in (int, float, bool) and np.isfinite(a) else self.bind("number", a)
         name, own = self.name(a), len(a.buffer.shape)
         if ndim == 2:
             return f"{name}[:, None]" if own == 1 else name
@@ -165,13 +165,13 @@ class Writer:
         if line.out.when:
             return [f"matmul({weights}, {source}, out={out})"]
         if key not in self.views:
-            self.views[key] = f"m{sum(1 for k in self.views if k[0] == 'blocks') + 1}"  # type: ignore[index]
-            self.top.append(f"{self.views[key]} = in_blocks({weights}, {B})")  # type: ignore[index]
+            self.views[key] = f"m{sum(1 for k in self.views if k[0] == 'blocks') + 1}"
+            self.top.append(f"{self.views[key]} = in_blocks({weights}, {B})")
         blocks = f"{out}_blocks"
         if blocks not in self.names:
             self.names.add(blocks)
-        self.top.append(f"{blocks} = {out}.reshape(len({self.views[key]}), -1, {B})")  # type: ignore[index]
-        return [f"matmul({self.views[key]}, {source}, out={blocks})"]  # type: ignore[index]
+        self.top.append(f"{blocks} = {out}.reshape(len({self.views[key]}), -1, {B})")
+        return [f"matmul({self.views[key]}, {source}, out={blocks})"]
 
     def packed(self, group: Group) -> str:
         raise NotImplementedError
@@ -383,15 +383,15 @@ class BackwardWriter(Writer):
         lines += ["for lo in reversed(range(0, T, chunk)):", "    hi = min(lo + chunk, T)"]
         if entries:
             lines += ["    for first in reversed(range(lo, hi, ahead)):", "        last = min(first + ahead, hi)"]
-            lines += ["        " + line for line in program]
+            lines += ["        " + text for text in program]
         else:
             lines += ["    for first, last in ((lo, hi),):"]
         lines += ["        " + line for line in walk]
         lines += ["            " + line for line in loop]
         lines += ["    " + line for line in flush]
-        turned = [f"d{k}{'.T' if s.ndim == 2 else ''}" for k, s in enumerate(step.states)]
+        states = [f"d{k}{'.T' if s.ndim == 2 else ''}" for k, s in enumerate(step.states)]
         totals = ["None" if g is None else f"g{k}_total" for k, g in enumerate(step.g_statics)]
-        lines.append(f"return ({', '.join(turned)},), ({', '.join(totals)}{',' if totals else ''})")
+        lines.append(f"return ({', '.join(states)},), ({', '.join(totals)}{',' if totals else ''})")
         return (
             "def backward(xs, hs, weights, masks, saved, g_hs, g_last, g_more, g_xs):\n"
             + "\n".join("    " + line for line in lines)
@@ -478,6 +478,7 @@ def emit(plan: Plan, weights: list[str]) -> tuple[Any, Any, str]:
         for name in ("empty", "zeros", "empty_like", "zeros_like", "copyto", "ascontiguousarray", "concatenate")
     }
     environment |= {"in_blocks": runtime.in_blocks, "put_rows": runtime.put_rows, "each_of": runtime.each_of}
+    environment |= {f"constant{k}": array for k, array in enumerate(plan.step.make.constants)}
     text = ForwardWriter(plan, environment, weights).text() + "\n\n" + BackwardWriter(plan, environment, weights).text()
     exec(compile(text, "<scan>", "exec"), environment)
     return environment["forward"], environment["backward"], text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from ..ops.broadcast import sum_to
 from ..ops.indexing import _getitem
 from ..ops.joining import join
 from ..ops.products import _inner
+from .trace import Untraceable
 
 _INNER, _MATMUL, _JOIN, _SUM_TO = _inner.primitive, ops.matmul.primitive, join.primitive, sum_to.primitive
 _TRANSPOSE, _GETITEM, _BROADCAST = ops.transpose.primitive, _getitem.primitive, ops.broadcast_to.primitive
@@ -22,7 +24,7 @@ class Op:
     """One value of a step.
 
     kind        args, params
-    "input"     (), (role, k): x, state, static, cotangent
+    "input"     (), (role, k): x, state, static, cotangent, constant
     "number"    (), (value,)
     "map"       its arguments, element by element; (name,)
     "product"   v (B, K) and a static w; (transposed,): v w^T if transposed, else v w
@@ -37,7 +39,7 @@ class Op:
     def __init__(self, kind: str, args: tuple[Op, ...], params: tuple[Any, ...], shape: Any, dtype: Any, fn: Any, number: int):
         self.kind, self.args, self.params, self.shape, self.dtype, self.fn = kind, args, params, shape, dtype, fn
         self.number = number  # an op is younger than its arguments
-        self.linear = any(a.linear for a in args)  # whether it depends on a cotangent
+        self.linear: bool = any(a.linear for a in args)  # whether it depends on a cotangent
 
     @property
     def name(self) -> str:
@@ -58,6 +60,7 @@ class Expressions:
 
     def __init__(self) -> None:
         self.known: dict[Any, Op] = {}
+        self.constants: list[Any] = []  # arrays that rules make, such as the zeros where no gradient arrived
         self.count = 0
 
     def op(
@@ -124,11 +127,18 @@ class Expressions:
     def _constant(self, a: Any) -> Op:
         """A number that stands in a rule."""
         value = raw(a)
+        if getattr(value, "ndim", 0):
+            if value.size and not (value == value.flat[0]).all():
+                raise Untraceable("the derivative of one of its ops computes with numbers that the tape does not show")
+            known = [c for c in self.constants if c.shape == value.shape and c.dtype == value.dtype and (c == value).all()]
+            self.constants += [] if known else [value]
+            k = next(k for k, c in enumerate(self.constants) if c is (known or [value])[0])
+            return self.input("constant", k, value)
         return self.number(value.item() if getattr(value, "shape", None) == () and not isinstance(value, np.generic) else value)
 
     def _lowered(self, node: Node, args: list[Op]) -> Any:
         prim, params, shape, dtype, fn = node.prim, node.params, node.shape, node.dtype, node.prim.function
-        first = args[0] if args else None
+        first: Any = args[0] if args else None
         last = params.get("axis", 0) in (-1, len(shape) - 1)
         if prim.edge is not None and not params:
             return self.op("map", args, (prim.name,), shape, dtype, fn)
@@ -136,7 +146,7 @@ class Expressions:
             return self.op("join", args, (), shape, dtype)
         if prim.name == "split" and params.get("axis") in (-1, first.ndim - 1):
             bounds = (0, *params["ends"], first.shape[-1])[: len(shape) + 1]
-            return [self.part(first, lo, hi) for lo, hi in zip(bounds, bounds[1:])]
+            return [self.part(first, lo, hi) for lo, hi in pairwise(bounds)]
         if prim is _GETITEM and (span := _last_axis_only(params["key"], first.shape)):
             return self.part(first, *span)
         if prim is _INNER or prim is _MATMUL:

@@ -38,6 +38,7 @@ class Forward:
         body.place[x] = self.x_homes[0] if self.x_homes else Place(Buffer("xs", stored(x.shape), x.dtype, "xs"), when="t")
         for k, s in enumerate(step.statics):
             body.place[s] = Place(Buffer(f"weight{k}", stored(s.shape), s.dtype, "static"))
+        body.place.update(constants(step))
         self._make_stacks(saved, owner)
         news = step.outputs[: len(step.states)]
         for home, new in zip(self.homes, news, strict=True):
@@ -106,16 +107,35 @@ class Forward:
 
     def _go_on(self, news: list[Op]) -> None:
         """Put the new state where the next step looks for it."""
-        body, moved = self.body, {}
-        for k, new in enumerate(news):  # what another state becomes is put aside before it is overwritten
-            if new.kind == "input" and new is not self.step.states[k] and new not in moved:
-                moved[new] = body.register(stored(new.shape), new.dtype)
-                body.copy(new, moved[new])
-        for k, new in enumerate(news):
-            source = moved.get(new, body.place[new])
-            for home in self.homes[k]:
-                if source != home and not (new is self.step.states[k] and not home.when):
-                    body.line("copy", "", home, [source], new)
+        go_on(self.body, [(new, home) for new, homes in zip(news, self.homes, strict=True) for home in homes])
+
+
+def go_on(body: Body, moves: list[tuple[Op, Place]]) -> None:
+    """Copy values to where the next step looks for them; what one copy would overwrite before another reads it is put aside first."""
+    moves = [(new, home) for new, home in moves if not _same(body.place[new], home)]
+    aside: dict[Op, Place] = {}
+    for new, _ in moves:
+        if new not in aside and any(_overlap(body.place[new], home) for _, home in moves):
+            aside[new] = body.register(stored(new.shape), new.dtype)
+            body.line("copy", "", aside[new], [body.place[new]], new)
+    for new, home in moves:
+        body.line("copy", "", home, [aside.get(new, body.place[new])], new)
+
+
+def _span(place: Place) -> tuple[int, float]:
+    return (place.lo or 0, float("inf") if place.hi is None else place.hi)
+
+
+def _same(a: Place, b: Place) -> bool:
+    whole = (0, a.buffer.shape[0]) if a.buffer.shape else (0, 0)
+    spans = [whole if p.lo is None else (p.lo, p.hi) for p in (a, b)]
+    return a.buffer is b.buffer and a.when == b.when and spans[0] == spans[1]
+
+
+def _overlap(a: Place, b: Place) -> bool:
+    """Whether two places share memory."""
+    (lo, hi), (low, high) = _span(a), _span(b)
+    return a.buffer is b.buffer and a.when == b.when and lo < high and low < hi
 
 
 def _run(content: list[Op | None], group: Group) -> tuple[int, int] | None:
@@ -135,6 +155,7 @@ class Backward:
         places: dict[Op, Place] = {}  # what the forward loop left
         for k, s in enumerate(step.statics):
             places[s] = forward.body.place[s]
+        places.update(constants(step))
         for k in kept.states:
             place = forward.homes[k][0]
             places[step.states[k]], places[step.outputs[k]] = place._replace(when="t"), place
@@ -164,16 +185,17 @@ class Backward:
         self.ready = len(body.lines)
         self.gathered = {op: body.place[op] for op in deferred.gathered}
         self.results = {op: body.place[op] for op in deferred.targets}
-        moved: dict[Op, Place] = {}
-        for k, g in enumerate(step.g_states):
-            if g is not None and g.kind == "input" and g is not step.cotangents[k] and g not in moved:
-                moved[g] = body.register(stored(g.shape), g.dtype)
-                body.copy(g, moved[g])
-        for k, g in enumerate(step.g_states):
+        go_on(body, [(g, home) for g, home in zip(step.g_states, self.homes, strict=True) if g is not None])
+        for g, home in zip(step.g_states, self.homes, strict=True):
             if g is None:
-                body.line("zero", "", self.homes[k], [])
-            elif (source := moved.get(g, body.place[g])) != self.homes[k]:
-                body.line("copy", "", self.homes[k], [source], g)
+                body.line("zero", "", home, [])
+
+
+def constants(step: Step) -> dict[Op, Place]:
+    """The places of the arrays that never change."""
+    make = step.make
+    ops = [make.input("constant", k, array) for k, array in enumerate(make.constants)]
+    return {op: Place(Buffer(f"constant{k}", stored(op.shape), op.dtype, "static")) for k, op in enumerate(ops)}
 
 
 class Plan(NamedTuple):

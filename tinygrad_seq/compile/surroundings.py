@@ -1,0 +1,130 @@
+"""What a step refers to besides its arguments: the values around a function, its globals, the attributes of a cell.
+
+Looked at before and after a step is traced, it shows what the step changes outside itself: a counter, a list, an attribute; such a step must
+run at every moment. Looked at in the next call, it shows whether the equations found before still hold, so that the step need not be traced.
+"""
+
+from __future__ import annotations
+
+import random
+import types
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+
+from ..graph import Value
+
+MOST = 2000  # things that are looked at
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis), np.generic, np.dtype)
+_PACKAGE = __package__.partition(".")[0]
+
+
+class Surroundings:
+    """What is around a step. `key` compares equal as long as nothing changed; `certain`, whether everything could be looked at."""
+
+    def __init__(self, step: Callable[..., Any]):
+        self.seen: set[int] = set()
+        self.values: list[Value] = []
+        self.certain = True
+        self.goes_on = False  # whether there is an iterator, which moves on without a trace
+        self.key = self._of(step)
+
+    def _of(self, x: Any) -> Any:
+        """The part of the key that stands for x."""
+        if isinstance(x, _PLAIN):
+            return (type(x), x) if x == x else (type(x), repr(x))
+        if isinstance(x, types.ModuleType):
+            return (id(x), random.getstate()) if x is random else id(x)
+        if _is_ours(x):
+            return id(x)
+        if isinstance(x, Value):
+            self.values.append(x)
+            return id(x), x.node is None
+        if id(x) in self.seen:
+            return id(x)
+        self.seen.add(id(x))
+        if len(self.seen) > MOST:
+            self.certain = False
+            return id(x)
+        if isinstance(x, (tuple, list, set, frozenset)):
+            return (type(x), *map(self._of, x))
+        if isinstance(x, dict):
+            return (dict, *((self._of(k), self._of(v)) for k, v in x.items()))
+        if isinstance(x, partial):
+            return (partial, self._of(x.func), self._of(x.args), self._of(x.keywords))
+        if isinstance(x, types.MethodType):
+            return (types.MethodType, self._of(x.__func__), self._of(x.__self__))
+        if isinstance(x, types.FunctionType) and not hasattr(x, "primitive"):
+            return self._of_function(x)
+        if isinstance(x, type):
+            return (id(x), *map(self._of, _attributes(x)))
+        if isinstance(x, types.BuiltinFunctionType):
+            return (id(x.__self__), x.__name__, None if isinstance(x.__self__, types.ModuleType) else self._of(x.__self__))
+        if hasattr(x, "primitive"):
+            return id(x), self._of(x.primitive.function)
+        if isinstance(x, random.Random):
+            return id(x), x.getstate()
+        if type(x).__name__ == "RandomState":
+            return id(x), repr(x.get_state()[1:3]), x.get_state()[1].tobytes()
+        if hasattr(x, "bit_generator"):
+            return id(x), repr(x.bit_generator.state)
+        if hasattr(type(x), "__next__"):
+            self.goes_on = True
+        if isinstance(x, deque):
+            return (deque, *map(self._of, x))
+        if isinstance(x, np.ndarray) or not hasattr(x, "__dict__"):
+            self.certain = False  # its numbers may change, and nobody would see it
+            return id(x)
+        attributes = ((name, self._of(a)) for name, a in vars(x).items() if name != "_named")  # a module names its weights once
+        return (type(x), *attributes, *(self._of(f) for f in _methods(type(x))))  # type: ignore[arg-type]
+
+    def _of_function(self, f: types.FunctionType) -> Any:
+        around: Iterable[Any] = (_content(cell) for cell in f.__closure__ or ())
+        used = (f.__globals__[name] for name in _names(f.__code__) if name in f.__globals__)
+        drawn = np.random.get_state()[1:3] if "random" in _names(f.__code__) and np in f.__globals__.values() else None
+        parts = (f.__defaults__, f.__kwdefaults__, f.__dict__, drawn and (drawn[0].tobytes(), drawn[1]))
+        return (id(f.__code__), *map(self._of, around), *map(self._of, used), *map(self._of, parts))
+
+
+def _is_ours(x: Any) -> bool:
+    """Whether x is a function of this package or of NumPy, which do not change; one made within another may have something around it."""
+    if isinstance(x, np.ufunc):
+        return True
+    home = (getattr(x, "__module__", None) or "").partition(".")[0]
+    return isinstance(x, types.FunctionType) and home in (_PACKAGE, "numpy") and "<locals>" not in x.__qualname__
+
+
+def _content(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not assigned yet
+        return None
+
+
+@cache
+def _names(code: types.CodeType) -> tuple[str, ...]:
+    """The names that a function may look up among the globals, functions within it included."""
+    inner = [name for c in code.co_consts if isinstance(c, types.CodeType) for name in _names(c)]
+    return tuple(dict.fromkeys([*code.co_names, *inner]))
+
+
+def _attributes(kind: type) -> list[Any]:
+    """What a class that its user wrote holds besides functions."""
+    if kind.__module__.partition(".")[0] in (_PACKAGE, "builtins", "numpy"):
+        return []
+    return [v for name, v in vars(kind).items() if not name.startswith("__") and not callable(v)]
+
+
+@cache
+def _methods(kind: type) -> tuple[types.FunctionType, ...]:
+    """The functions of a class that its user wrote."""
+    return tuple(
+        f
+        for base in kind.__mro__
+        if base.__module__.partition(".")[0] not in (_PACKAGE, "builtins", "numpy")
+        for f in vars(base).values()
+        if isinstance(f, types.FunctionType)
+    )
