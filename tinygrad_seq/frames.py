@@ -25,12 +25,13 @@ tick = itertools.count(1).__next__  # the clock of the tape: nodes, frames and w
 class Modes:
     """What one thread is doing: whether ops are recorded, checked for NaN, unfolded, run again; and the frame they are recorded in."""
 
-    __slots__ = ("anomaly", "frame", "outer", "recomputing", "record", "target", "tracing", "unfolded")
+    __slots__ = ("anomaly", "decisions", "frame", "outer", "recomputing", "record", "target", "tracing", "unfolded")
 
     def __init__(self) -> None:
         self.record, self.anomaly, self.unfolded, self.recomputing = True, False, False, False
         self.target = "auto"  # of compiled time loops
         self.tracing: Any = None  # the `compile.trace.Tracer` that wants to see every op of a step
+        self.decisions: list[Any] | None = None  # what became of each time loop, for `explain_compile`; None: nobody asks
         self.frame: Frame | None = None
         self.outer: dict[str, list[Any]] = {}  # of each setting the values to return to
 
@@ -200,8 +201,10 @@ TARGETS = ("auto", "numpy", "numba")
 
 
 def scan_target(name: str, f: F | None = None) -> Any:
-    """What compiled time loops run on: "numpy", "numba" (needs numba: pip install 'tinygrad_seq[fast]'), or "auto", which is numba where
-    it is installed and the cell allows it, and else numpy. `with scan_target("numpy"):`, or as a decorator.
+    """Compile time loops for "numpy" or "numba": `with scan_target("numpy"):`, or as a decorator.
+
+    "numba" needs the package: pip install 'tinygrad_seq[fast]'. "auto", the default, is numba where it is installed and the cell allows it,
+    and else numpy.
     """
     if name not in TARGETS:
         raise errors.ArgumentError(errors.message(f"scan_target: {name!r} is not known", expected=" or ".join(map(repr, TARGETS))))
