@@ -430,6 +430,7 @@ def train(device, steps=3, clip=True):
     return losses, parameters
 
 
+@tg.unfolded  # the host's time loops would be compiled, those of a device run step by step
 def test_training_on_the_device_takes_the_steps_of_the_host_exactly():
     (losses, parameters), (expected_losses, expected_parameters) = train("strict"), train("cpu")
     assert [x.item() for x in losses] == [x.item() for x in expected_losses]

@@ -58,6 +58,7 @@ def test_a_driven_system_sees_one_input_in_each_step_and_a_read_out_looks_at_all
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7])
+@tg.unfolded
 def test_the_unfolded_graph_has_a_copy_of_f_per_step_and_one_theta_with_an_edge_to_each(steps: int) -> None:
     theta, s0 = (tg.tensor(a, requires_grad=True) for a in draw((D, D), (B, D)))
     states = dy.unfold(lambda s, theta: tg.tanh(s @ theta), s0, theta=(theta,), steps=steps)

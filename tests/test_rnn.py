@@ -409,6 +409,7 @@ def test_wrong_calls_say_what_was_expected(call, error, says):
 # ---- On the tape ---------------------------------------------------------------------------------------------------------------------
 
 
+@tg.unfolded
 def test_every_layer_has_its_own_times_on_the_tape():
     net = rnn(num_layers=2, bidirectional=True)
     out, _ = net(problem()[0][0])
@@ -421,6 +422,7 @@ def test_every_layer_has_its_own_times_on_the_tape():
     assert found == {"layer 0": up, "layer 0_reverse": down, "layer 1": up, "layer 1_reverse": down}
 
 
+@tg.unfolded
 def test_the_terms_of_one_weight_by_time_add_up_to_its_gradient():
     net, (args, weight) = rnn(), problem()
     out, _ = net(args[0])
@@ -438,6 +440,7 @@ def test_the_terms_of_one_weight_by_time_add_up_to_its_gradient():
     np.testing.assert_allclose(sum(terms.values()), w.grad.numpy(), rtol=1e-12, atol=1e-14)
 
 
+@tg.unfolded
 def test_the_gradient_of_a_weight_over_time_is_multiplied_in_few_products(monkeypatch):
     # x @ W.T makes a transposed weight and a product of its own at every step; `linear` leaves the products to be done together
     rng = np.random.default_rng(0)
