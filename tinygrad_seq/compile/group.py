@@ -87,7 +87,8 @@ def groups_of(outputs: list[Op], everything: list[Op]) -> list[Group]:
 def _affine(op: Op, forms: dict[Op, Affine], users: dict[Op, list[Op]], everything: list[Op]) -> Affine | None:
     """The op as an affine map, if it is one that nobody needs halfway."""
     if op.kind == "product":
-        return Affine((Term(*op.args, op.params[0], 0, op.shape[-1]),), ())
+        v, w = op.args
+        return Affine((Term(v, w, op.params[0], 0, op.shape[-1]),), ())
     if op.kind == "part" and op.args[0] in forms and not _is_needed(op.args[0], forms, users, everything):
         return forms[op.args[0]].rows(*op.params)
     if op.kind == "map" and op.name == "add":
