@@ -35,7 +35,11 @@ def wrote(array: Any) -> None:
     """Note that the memory of `array` was overwritten now, so that older nodes that need it refuse to differentiate."""
     global last_write
     if thread.modes.tracing is not None:
-        thread.modes.tracing.refuse("it writes into an array in place")
+        thread.modes.tracing.refuse(
+            f"it writes into an array in place, {errors.describe(array)}",
+            expected="new arrays",
+            do="tg.where(mask, new, old) or tg.concatenate makes one; what changes from step to step belongs into the state",
+        )
     memory = owner(array)
     key = id(memory)
     known = _writes.get(key)

@@ -55,7 +55,11 @@ def generator(rng: Rng = None) -> np.random.Generator:
             message(f"rng: {rng!r} is no generator", expected="a numpy.random.Generator, an int seed >= 0, or None")
         )
     if thread.modes.tracing is not None:
-        thread.modes.tracing.refuse("it draws random numbers, new ones at every step")
+        thread.modes.tracing.refuse(
+            "it draws random numbers, new ones at every step",
+            expected="the same result for the same arguments",
+            do="draw before the loop: a mask for all steps goes among the weights, numbers for each step go into xs",
+        )
     for watch in _thread.watches:
         if id(rng) not in watch:
             watch[id(rng)] = rng, copy.deepcopy(dict(chosen.bit_generator.state))

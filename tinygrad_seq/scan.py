@@ -10,14 +10,15 @@ import numpy as np
 
 from . import backend
 from .compile import loop as compile_loop
-from .compile.loop import Compiled, Found, Unfit, find, key_of, remembered, same_constants
-from .compile.trace import Traced, outputs_of, replay, run
+from .compile.loop import Compiled, Decision, Found, Unfit, difference, failed, find, key_of, remembered
+from .compile.opening import Origins, Step
+from .compile.trace import Trace, Traced, outputs_of, run
 from .errors import ArgumentError, ShapeError, describe, message
 from .frames import frame, thread
 from .fusion import fused
-from .graph import Value, box, raw
+from .graph import Node, Value, box, raw
 from .ops import stack, unstack, where
-from .primitives import backward_of
+from .primitives import as_it_is_now, backward_of
 
 
 def scan(
@@ -79,12 +80,17 @@ class _Loop:
         self.step, self.xs, self.weights, self.several, self.collect = step, xs, weights, several, collect
         self.there, self.reverse, self.name = there, reverse, name
         self.T = int(xs.shape[0])
+        self.reason = ""  # why it is not compiled
 
     def run(self, states: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...], Any]:
         """All states over time, the last ones, and what is collected."""
         modes = thread.modes
+        if any(isinstance(a, Value) for a in (self.xs, *states, *self.weights)):  # then a step gets nothing else, compiled or not
+            self.xs, *states = map(_as_value, (self.xs, *states))  # type: ignore[assignment]
+            states, self.weights = tuple(states), [_as_value(w) for w in self.weights]
         self.tracked = any(isinstance(a, Value) and a.node is not None for a in (self.xs, *states, *self.weights))
         if modes.unfolded or modes.anomaly:
+            self.reason = f"it stands inside tg.{'unfolded' if modes.unfolded else 'detect_anomaly'}(), where every step is run"
             return self.unfolded(states)
         first = self.T - 1 if self.reverse else 0
         x = raw(self.xs)[first]
@@ -119,6 +125,8 @@ class _Loop:
                 found = None
         if found is not None:
             return self.compiled(found, initial)
+        if self.reason:
+            self._tell(None)
         return _stacked(*ys), states, each(_stacked, *more) if self.collect else None
 
     def _parted(self, new: Any, states: tuple[Any, ...], t: int) -> tuple[Any, Any]:
@@ -132,22 +140,40 @@ class _Loop:
         """After a step was traced: the compiled loop if there is one; whether to trace another step; what to compare that with."""
         if before is not None:  # the second step: only to see that it is like the first
             first, found = before
-            return (found if same_constants(first, traced) else None), False, None
+            self.reason = difference(first, traced)
+            found.compiled.proven = found.compiled.proven or not self.reason
+            return (None if self.reason else found), False, None
         try:
             found, new = find(traced, key, raw(x), states, self.weights)
             found.compiled.variant(self._wanted(found.statics))
-        except Unfit:
+        except Unfit as why:
+            self.reason = str(why)
             return None, False, None
-        except Exception:
+        except Exception as cause:
             if compile_loop.strict:
                 raise
+            self.reason = failed(cause)
             return None, False, None
         if not new or key is not None:
             return found, False, None
         if self.T > 1:
             return None, True, (traced, found)
         again = run(self.step, x, tuple(outputs_of(traced.new))[: len(states)], self.weights)
-        return (found if same_constants(traced, again) else None), False, None
+        self.reason = difference(traced, again)
+        found.compiled.proven = found.compiled.proven or not self.reason
+        return (None if self.reason else found), False, None
+
+    def _tell(self, found: Found | None) -> None:
+        """Tell what became of this loop, if somebody asks (`explain_compile`)."""
+        modes = thread.modes
+        if modes.decisions is not None and modes.tracing is None:
+            path = (
+                [f.owner if isinstance(f.owner, str) else type(f.owner).__name__ for f in modes.frame.path()] if modes.frame else []
+            )
+            variant = found.compiled.variant(self._wanted(found.statics)) if found else None
+            modes.decisions.append(
+                Decision(" > ".join([*path, self.name]), found.compiled if found else None, variant, self.reason)
+            )
 
     def _own(self, traced: Traced, new: Any) -> Any:
         """The results of a step that was only looked at, as the loop itself would have had them."""
@@ -161,19 +187,26 @@ class _Loop:
     def compiled(self, found: Found, states: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...], Any]:
         """All at once, as one op."""
         n, wanted = len(states), self._wanted(found.statics)
-        with frame(self.name):
-            outs = _scan(
-                self.xs,
-                *states,
-                *found.statics,
-                compiled=found.compiled,
-                count=n,
-                wanted=wanted,
-                there=self.there,
-                reverse=self.reverse,
-            )
+        self._tell(found)
+        outs = _scan(
+            self.xs,
+            *states,
+            *found.statics,
+            compiled=found.compiled,
+            trace=found.trace,
+            count=n,
+            wanted=wanted,
+            there=self.there,
+            reverse=self.reverse,
+            name=self.name,
+        )
         hs, last, collected = outs[0], outs[1 : 1 + n], iter(outs[1 + n :])
         return hs, tuple(last), each(lambda _: next(collected), found.form[-1]) if self.collect else None
+
+
+def _as_value(x: Any) -> Any:
+    """A bare array as a constant, which its owner cannot change."""
+    return box(as_it_is_now(x) if thread.modes.record else x, None) if backend.is_array(x) else x
 
 
 def _stacked(*values: Any) -> Any:
@@ -189,21 +222,27 @@ def _in_order(there: Any, reverse: bool) -> Any:
     return [None if row.all() else ~row for row in present]
 
 
-def _equation(*arrays: Any, compiled: Compiled, count: int, wanted: Any, there: Any, reverse: bool) -> tuple[Any, ...]:
+def time_loop(node: Node) -> bool:
+    """Whether a node is a compiled time loop, which `fusion.opened` opens into its steps."""
+    return node.prim is _scan.primitive
+
+
+def _equation(*arrays: Any, trace: Trace, count: int, there: Any, reverse: bool, name: str, **_: Any) -> tuple[Any, ...]:
     """The loop that a compiled one equals, on the ops that it was traced from."""
     xs, states, statics = arrays[0], arrays[1 : 1 + count], arrays[1 + count :]
+    origins = Origins(trace, statics)
 
     def step(x: Any, *states: Any) -> tuple[Any, ...]:
-        new = replay(compiled.trace, x, states, statics)
+        new = Step(origins, x, states).run()
         return (*new[:count], tuple(new[count:]))
 
-    loop = _Loop(step, xs, (), True, True, there, reverse, "scan")
+    loop = _Loop(step, xs, (), True, True, there, reverse, name)
     hs, last, more = loop.unfolded(tuple(states))
     return (hs, *last, *more)
 
 
 @fused(equation=_equation, multiple=True)
-def _scan(*arrays: Any, compiled: Compiled, count: int, wanted: Any, there: Any, reverse: bool) -> Any:
+def _scan(*arrays: Any, compiled: Compiled, count: int, wanted: Any, there: Any, reverse: bool, **_: Any) -> Any:
     xs, states, statics = arrays[0], arrays[1 : 1 + count], arrays[1 + count :]
     T = len(xs)
     every = np.empty((T + 1, *states[0].shape), states[0].dtype)  # the first state before, between and after the steps
@@ -217,8 +256,12 @@ def _scan(*arrays: Any, compiled: Compiled, count: int, wanted: Any, there: Any,
 
 
 @backward_of(_scan)
-def _(
-    g: Any, y: Any, saved: Any, *arrays: Any, compiled: Compiled, count: int, wanted: Any, there: Any, reverse: bool
+def _(g: Any, y: Any, saved: Any, *arrays: Any, **params: Any) -> list[Any]:
+    return _through_time(g, saved, *arrays, **params)
+
+
+def _through_time(
+    g: Any, saved: Any, *arrays: Any, compiled: Compiled, count: int, wanted: Any, there: Any, reverse: bool, **_: Any
 ) -> list[Any]:
     xs, states, statics = arrays[0], arrays[1 : 1 + count], arrays[1 + count :]
     in_loop, kept, masks = saved
@@ -233,7 +276,7 @@ def _(
     if reverse:
         g_hs, g_more = g_hs[::-1], [None if c is None else c[::-1] for c in g_more]
     g_xs = np.zeros(xs.shape, xs.dtype) if wanted[0] else None
-    in_order = g_xs[::-1] if reverse and wanted[0] else g_xs
+    in_order = g_xs[::-1] if reverse and g_xs is not None else g_xs
     g_states, g_statics = loops.backward(xs, in_loop, statics, masks, kept, g_hs, g_last, g_more, in_order)
     return [g_xs, *g_states, *g_statics]
 

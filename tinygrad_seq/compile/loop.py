@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..errors import describe
+from ..errors import describe, message
 from ..graph import Value, raw
 from . import trace as tracing
-from .adjoint import derive
-from .emit_numpy import emit
-from .plan import Plan, plan
+from .names import static_names
+
+if TYPE_CHECKING:
+    from .plan import Plan
 
 MOST = 256  # loops that are kept
 
@@ -32,15 +33,20 @@ class Variant(NamedTuple):
     forward: Callable[..., Any]
     backward: Callable[..., Any]
     source: str
+    wanted: tuple[bool, ...]  # the gradients of x and of the statics that it gives
+    target: str = "numpy"
+    instead: str = ""  # why it is not the target that was asked for
 
 
 class Compiled:
-    """The compiled loop of one step for arguments of one form. `source` is its text."""
+    """The compiled loop of one step for arguments of one form. `source` is its text: that of `forward`, then that of `backward`."""
 
     def __init__(self, trace: tracing.Trace, x: Any, states: Sequence[Any], statics: Sequence[Any], names: Sequence[str]):
         self.trace, self.names = trace, list(names)
-        self.x, self.states, self.statics = _like(x), [_like(s) for s in states], [_like(s) for s in statics]
+        self.x, *others = (np.broadcast_to(np.zeros((), a.dtype), a.shape) for a in (x, *states, *statics))  # forms without memory
+        self.states, self.statics = others[: len(states)], others[len(states) :]
         self.variants: dict[Any, Variant] = {}
+        self.proven = False  # whether a second step was seen to have the same equations
         self.collected = len(trace.outputs) - len(states)
 
     def variant(self, wanted: tuple[bool, ...], collected: tuple[bool, ...] | None = None) -> Variant:
@@ -50,23 +56,75 @@ class Compiled:
         collected = collected or (False,) * self.collected
         key = (wanted, collected)
         if key not in self.variants:
+            from .adjoint import derive  # the passes are imported when the first loop is compiled
+            from .emit_numpy import emit
+            from .plan import plan
+
             arrived = (True,) * len(self.states) + collected
-            statics = [s.copy() for s in self.statics]
-            planned = plan(derive(self.trace, self.x.copy(), [s.copy() for s in self.states], statics, arrived, wanted))
-            self.variants[key] = Variant(planned, *emit(planned, self.names))
+            states, statics = [_some(s) for s in self.states], [_some(s) for s in self.statics]
+            try:
+                planned = plan(derive(self.trace, _some(self.x), states, statics, arrived, wanted))
+            except tracing.Untraceable as why:
+                raise Unfit(str(why)) from None
+            self.variants[key] = Variant(planned, *emit(planned, self.names), wanted)
         return self.variants[key]
 
     @property
     def source(self) -> str:
         """The text of the loops: forward, and backward through time."""
         if not self.variants:
-            self.variant((True,) * (1 + len(self.statics)))
+            self.variant(self.everything)
         return next(iter(self.variants.values())).source
 
+    @property
+    def everything(self) -> tuple[bool, ...]:
+        """The choice of all gradients that there are: of x and of all statics that are no integers."""
+        return tuple(a.dtype.kind == "f" for a in (self.x, *self.statics))
 
-def _like(a: Any) -> Any:
-    """Ones in the form of an array, without its memory."""
-    return np.broadcast_to(np.ones((), a.dtype), a.shape)
+    @property
+    def forward(self) -> str:
+        """The text of the forward loop."""
+        return self.source.partition("def backward(")[0].rstrip() + "\n"
+
+    @property
+    def backward(self) -> str:
+        """The text of the loop that runs back through time."""
+        return "".join(self.source.partition("def backward(")[1:])
+
+    def __repr__(self) -> str:
+        """What it takes, how long it is; the text itself is `source`."""
+        given = ", ".join(f"{name} {describe(s)}" for name, s in zip(self.names, self.statics, strict=True))
+        lines = [len(text.splitlines()) for text in (self.forward, self.backward)]
+        return message(
+            f"a compiled time loop: {len(self.trace.calls)} ops a step; .forward has {lines[0]} lines, .backward {lines[1]}",
+            x=describe(self.x),
+            state=", ".join(map(describe, self.states)),
+            weights=given,
+            where="",
+        )
+
+
+def _some(a: Any) -> Any:
+    """An array of the same form with some numbers, no two alike: the sweep that derives the adjoint runs on them."""
+    return (np.arange(a.size) * 0.6180339887 % 1 - 0.4).reshape(a.shape).astype(a.dtype)
+
+
+class Decision(NamedTuple):
+    """What became of one call of `scan`."""
+
+    name: str  # modules and loops that it stands in, and its own name
+    compiled: Compiled | None
+    variant: Variant | None
+    reason: str  # why it is not compiled
+
+
+def failed(cause: Exception) -> str:
+    """The reason where the compiler itself failed."""
+    return tracing.why(
+        f"the compiler failed: {type(cause).__name__}: {cause}",
+        expected="to compile it: this is an error of the compiler, not of your step",
+        do="nothing: the loop runs step by step, and is right; please report it with the step",
+    )
 
 
 # ---- Finding a loop ----------------------------------------------------------------------------------------------------------------------
@@ -78,6 +136,7 @@ class Found(NamedTuple):
     compiled: Compiled
     statics: list[Any]  # values, on the tape
     form: Any  # what the step returned, or something of its form
+    trace: tracing.Trace  # its equations in its own frames
 
 
 _loops: OrderedDict[Any, Compiled] = OrderedDict()
@@ -102,40 +161,65 @@ def key_of(step: Callable[..., Any], x: Any, states: Sequence[Any], weights: Seq
     return key
 
 
+def compile_step(step: Callable[..., Any], x: Any, states: Sequence[Any], weights: Sequence[Any]) -> Compiled:
+    """The loop of a step on example arrays, with all gradients, made anew. Raises Unfit."""
+    first = tracing.run(step, x, states, weights)
+    if first.trace is None:
+        raise Unfit(first.reason)
+    arrays = _fitting(first, x, states)[1]
+    if key_of(step, x, states, weights) is None:
+        again = tracing.run(step, x, tuple(tracing.outputs_of(first.new))[: len(states)], weights)
+        if reason := difference(first, again):
+            raise Unfit(reason)
+    names = static_names(step, first.trace, first.given, len(states), weights)
+    compiled = Compiled(first.trace, raw(x), [raw(s) for s in states], arrays, names)
+    compiled.variant(compiled.everything)
+    return compiled
+
+
+def _fitting(traced: tracing.Traced, x: Any, states: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """The statics of a trace, on the tape and as arrays, if all arrays are of the right kind. Raises Unfit."""
+    check(x, states, traced.given)
+    assert traced.trace is not None
+    statics = tracing.compute_statics(traced.trace, traced.given)
+    arrays = [raw(s) for s in statics]
+    if other := [a for a in arrays if a.dtype != raw(states[0]).dtype and a.dtype.kind == "f"]:
+        raise Unfit(_several(raw(states[0]), "a weight", other[0]))
+    return statics, arrays
+
+
 def remembered(key: Any, weights: Sequence[Any]) -> Found | None:
     """The loop of a known step, if it was compiled before."""
     found = _known.get(key) if key is not None else None
     if found is None:
         return None
     compiled, sources, form = found
-    return Found(compiled, tracing.compute_statics(compiled.trace, [weights[i] for i in sources]), form)
+    return Found(compiled, tracing.compute_statics(compiled.trace, [weights[i] for i in sources]), form, compiled.trace)
 
 
 def find(traced: tracing.Traced, key: Any, x: Any, states: Sequence[Any], weights: Sequence[Any]) -> tuple[Found, bool]:
-    """The loop of a step just traced, and whether it is new. Raises Unfit."""
+    """The loop of a step just traced, and whether a second step must be looked at: one that is proven to repeat, and that brings no arrays
+    of its own, need not. Raises Unfit.
+    """
     trace = traced.trace
     if trace is None:
         raise Unfit(traced.reason)
-    check(x, states, traced.given)
-    statics = tracing.compute_statics(trace, traced.given)
-    arrays = [raw(s) for s in statics]
-    if any(a.dtype != raw(states[0]).dtype and a.dtype.kind == "f" for a in arrays):
-        raise Unfit("its arrays are of several dtypes")
+    statics, arrays = _fitting(traced, x, states)
     whole = (trace.key, x.shape, tuple((s.shape, s.dtype) for s in map(raw, states)))
     compiled = _loops.get(whole)
-    new = compiled is None
     if compiled is None:
-        compiled = Compiled(trace, raw(x), [raw(s) for s in states], arrays, [f"weight{k}" for k in range(len(arrays))])
+        names = static_names(traced.step, trace, traced.given, len(states), weights)
+        compiled = Compiled(tracing.without_frames(trace), raw(x), [raw(s) for s in states], arrays, names)
         _loops[whole] = compiled
         if len(_loops) > MOST:
             _loops.popitem(last=False)
     else:
         _loops.move_to_end(whole)
-    if key is not None:
-        places = {id(w): i for i, w in enumerate(weights)}
-        if all(id(g) in places for g in traced.given):
-            _known[key] = (compiled, [places[id(g)] for g in traced.given], _hollow(traced.new))
-    return Found(compiled, statics, traced.new), new
+    places = {id(w): i for i, w in enumerate(weights)}
+    brought = any(id(g) not in places and not isinstance(g, Value) for g in traced.given)
+    if key is not None and all(id(g) in places for g in traced.given):
+        _known[key] = (compiled, [places[id(g)] for g in traced.given], _hollow(traced.new))
+    return Found(compiled, statics, traced.new, trace), brought or not compiled.proven
 
 
 def _hollow(form: Any) -> Any:
@@ -146,17 +230,38 @@ def _hollow(form: Any) -> Any:
     return None
 
 
-def same_constants(first: tracing.Traced, second: tracing.Traced) -> bool:
-    """Whether two steps were the same equations with the same constants: otherwise the step depends on something that the tape does not show."""
-    if first.trace is None or second.trace is None or first.trace.key != second.trace.key:
-        return False
-    for a, b in zip(first.given, second.given, strict=True):
-        if isinstance(a, Value) or isinstance(b, Value):
-            if a is not b:
-                return False
-        elif not np.array_equal(raw(a), raw(b), equal_nan=raw(a).dtype.kind == "f"):
-            return False
-    return True
+def difference(first: tracing.Traced, second: tracing.Traced) -> str:
+    """Why the equations of one step do not stand for those of another: they, or their constants, differ by something that the tape does
+    not show. Empty if they are the same.
+    """
+    if second.trace is None:
+        return second.reason
+    what = ""
+    if first.trace is None or first.trace.key != second.trace.key:
+        calls = [[_told(call) for call in t.trace.calls] if t.trace else [] for t in (first, second)]
+        differ = next(((a, b) for a, b in zip(*calls, strict=False) if a != b), None)
+        told = f"{differ[0]}, then {differ[1]}" if differ else f"{len(calls[0])} ops, then {len(calls[1])}"
+        what = f"the equations of its second step are others: {told}"
+    else:
+        for a, b in zip(first.given, second.given, strict=True):
+            if isinstance(a, Value) or isinstance(b, Value):
+                same = a is b
+            else:
+                same = np.array_equal(raw(a), raw(b), equal_nan=raw(a).dtype.kind == "f")
+            if not same:
+                what = f"it computes with {describe(raw(a))} from outside, whose numbers are others at its second step"
+                break
+    return what and tracing.why(
+        what,
+        expected="a step whose equations depend on its arguments alone",
+        do="let what changes with time come in through xs or the state: a counter as a number of the state, noise as part of xs",
+    )
+
+
+def _told(call: tracing.Call) -> str:
+    """An op with what stands in it besides values."""
+    numbers = [repr(a[1]) for a in call.args if a[0] == "number"]
+    return f"{call.prim.name}({', '.join([*numbers, *(f'{k}={v!r}' for k, v in call.params.items())])})"
 
 
 def check(x: Any, states: Sequence[Any], given: Sequence[Any]) -> None:
@@ -165,13 +270,36 @@ def check(x: Any, states: Sequence[Any], given: Sequence[Any]) -> None:
     dtype = arrays[-1].dtype
     for a in arrays:
         if type(a) is not np.ndarray:
-            raise Unfit(f"{describe(a)} is not NumPy's")
+            raise Unfit(_foreign(a))
         if a.dtype.char not in "fd":
-            raise Unfit(f"it computes with {describe(a)}, not with float32 or float64")
+            what = "x" if a is arrays[0] else "a state"
+            raise Unfit(
+                tracing.why(
+                    f"{what} is {describe(a)}",
+                    expected="float32 or float64, in one dtype",
+                    do="look symbols up before the loop, xs = embedding(symbols) or tg.one_hot(symbols, V); x.astype('float32')",
+                )
+            )
         if a.dtype != dtype:
-            raise Unfit("its arrays are of several dtypes")
+            raise Unfit(_several(arrays[-1], "x" if a is arrays[0] else "another state", a))
         if a.size == 0:
-            raise Unfit(f"{describe(a)} is empty")
+            raise Unfit(tracing.why(f"{describe(a)} is empty", expected="at least one row and one column"))
     for g in given:
         if type(raw(g)) is not np.ndarray:
-            raise Unfit(f"{describe(raw(g))} is not NumPy's")
+            raise Unfit(_foreign(raw(g)))
+
+
+def _foreign(a: Any) -> str:
+    return tracing.why(
+        f"its arrays are {type(a).__module__.partition('.')[0]}'s, {describe(a)}",
+        expected="NumPy's: loops are compiled for the processor alone",
+        do="nothing: on another device the loop runs step by step, and is right; x.to('cpu') and module.to('cpu') bring it back",
+    )
+
+
+def _several(state: Any, what: str, a: Any) -> str:
+    return tracing.why(
+        f"its arrays are of several dtypes: the state is {describe(state)}, {what} {describe(a)}",
+        expected="one dtype, float32 or float64",
+        do="x.astype('float32') for arrays, module.to(dtype='float32') for weights; a state made by NumPy is float64 unless told",
+    )

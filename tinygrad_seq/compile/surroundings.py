@@ -84,7 +84,8 @@ class Surroundings:
     def _of_function(self, f: types.FunctionType) -> Any:
         around: Iterable[Any] = (_content(cell) for cell in f.__closure__ or ())
         used = (f.__globals__[name] for name in _names(f.__code__) if name in f.__globals__)
-        drawn = np.random.get_state()[1:3] if "random" in _names(f.__code__) and np in f.__globals__.values() else None
+        random: Any = np.random
+        drawn = random.get_state()[1:3] if "random" in _names(f.__code__) and np in f.__globals__.values() else None
         parts = (f.__defaults__, f.__kwdefaults__, f.__dict__, drawn and (drawn[0].tobytes(), drawn[1]))
         return (id(f.__code__), *map(self._of, around), *map(self._of, used), *map(self._of, parts))
 

@@ -7,23 +7,34 @@ loop; and `calls`, the ops of one moment. A step that leaves the tape cannot be 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import linecache
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import backend
-from ..errors import describe
+from ..errors import describe, message
 from ..frames import Frame, enable_grad, mode, thread, tick
 from ..graph import MultiNode, Node, Output, Value, box, leaf, node_of, raw, toposort
 from ..primitives import Primitive
 from ..transforms import same
+from .surroundings import Surroundings
 
 MOST = 2000  # ops of a step
+LARGEST = 4096  # entries of an array that is the parameter of an op
+
+Place = tuple[Any, ...]  # where an array comes from, see `Call`
 
 
-class Untraceable(BaseException):
-    """A step left the tape. No `Exception`, so that a step that catches those cannot swallow it."""
+_ON_ARRAYS = "it was given arrays, and cannot do with Tensors, which show its equations, what it does with them"
+_OPS = "tg's ops, which take both"
+_TENSORS = "tg.tanh(h) in place of np.tanh(h), tg.concatenate in place of h.tolist(), and so on"
+
+
+class Untraceable(Exception):
+    """A step that a trace cannot hold, and why."""
 
 
 class Call(NamedTuple):
@@ -32,7 +43,8 @@ class Call(NamedTuple):
     prim: Primitive
     args: tuple[tuple[Any, ...], ...]
     params: dict[str, Any]
-    frame: tuple[tuple[Any, Any], ...]  # owner and time of each frame below that of the step
+    frame: tuple[Frame, ...] = ()  # the frames below that of the step
+    names: tuple[tuple[int, str], ...] = ()  # of its outputs, where the step named them
 
 
 class Trace(NamedTuple):
@@ -55,6 +67,7 @@ class Traced(NamedTuple):
     given: list[Any]  # the values and arrays that the trace's ("given", k) stand for
     reason: str  # why there is no trace
     tracked: bool = False  # whether the step uses something from outside that has a gradient
+    step: Any = None
 
 
 class Tracer:
@@ -74,12 +87,33 @@ class Tracer:
     def read(self, value: Value) -> None:
         """Numbers of a value left the tape."""
         if value.node is not None and value.node.order >= self.start:
-            self.refuse("it reads numbers out of a Tensor, so the tape does not show what it does with them")
+            made = f", which {value.node.prim.name} made" if value.node.prim is not None else ""
+            self.refuse(
+                "it reads the numbers of a Tensor, and the tape does not show what it does with them",
+                expected="ops on Tensors from the arguments to what the step returns",
+                got=f"{describe(value._data)}{made}, read as numbers: float(h), h.numpy(), `if h > 0`, detach() do that",
+                do="choose with tg.where(h > 0, a, b) in place of `if`, and tg's functions in place of NumPy's",
+            )
 
-    def refuse(self, reason: str) -> None:
-        """Stop the step: it does something that a trace cannot hold."""
-        self.reason = reason
-        raise Untraceable(reason)
+    def refuse(self, headline: str, **lines: str) -> None:
+        """Note that the step does something that a trace cannot hold. It goes on: it is a step of the loop all the same."""
+        self.reason = self.reason or why(headline, **lines, line=_line_of_step())
+
+
+def why(headline: str, **lines: str) -> str:
+    """A reason not to compile a step, of which "it" is said."""
+    return message(headline, **lines, where="")
+
+
+def _line_of_step() -> str:
+    """The innermost line of the step that is its user's, if one is."""
+    at = sys._getframe(1)
+    while at.f_back is not None and at.f_code is not run.__code__:
+        if str(at.f_globals.get("__name__", "")).partition(".")[0] != __package__.partition(".")[0]:
+            text = linecache.getline(at.f_code.co_filename, at.f_lineno).strip()
+            return f"{at.f_code.co_filename}:{at.f_lineno}" + (f": {text}" if text else "")
+        at = at.f_back
+    return ""
 
 
 # ---- Running the step ------------------------------------------------------------------------------------------------------------------
@@ -88,24 +122,45 @@ class Tracer:
 def run(step: Callable[..., Any], x: Any, states: Sequence[Any], weights: Sequence[Any]) -> Traced:
     """Run step(x, *states, *weights) and read its equations. An error that the step raises is its own."""
     tracer = Tracer()
-    arguments = [None if a is None else _alias(a) for a in (x, *states, *weights)]
-    with enable_grad(), mode("unfolded", True), mode("anomaly", True), mode("tracing", tracer):
+    originals = [x, *states, *weights]
+    before = Surroundings(step)
+    if before.goes_on:
+        reason = why(
+            "it refers to an iterator, which gives something else at every step",
+            expected="a step whose equations depend on its arguments alone",
+            do="let what changes with time come in through xs: scan(step, xs, ...) hands it over moment by moment",
+        )
+        return Traced(None, None, [], reason)
+    with enable_grad(), mode("unfolded", True):
+        arguments = [None if a is None else _alias(a) for a in originals]
         try:
-            new = step(*arguments)
-        except Untraceable:
-            return Traced(None, None, [], tracer.reason)
+            with mode("anomaly", True), mode("tracing", tracer):
+                new = step(*arguments)
+        except Exception:
+            if all(a is None or isinstance(a, Value) for a in originals):
+                raise
+            return Traced(None, None, [], why(_ON_ARRAYS, expected=_OPS, do=_TENSORS))  # perhaps it does not fail on these
+    if Surroundings(step).key != before.key:
+        tracer.refuse(
+            "it changes something outside itself: a counter, a list, an attribute, a generator of random numbers",
+            expected="a step that does nothing but return its new state: compiled, it runs but once, not at every step",
+            do="count in the state, return what is to be kept with scan(..., collect=True), draw numbers before the loop as part of xs",
+        )
     if tracer.reason:
-        return Traced(None, None, [], tracer.reason)
+        return Traced(new, None, [], tracer.reason, bool(tracer.captured))
     try:
-        trace, given = _read(new, arguments, 1 + len(states), [x, *states, *weights], tracer)
-    except Untraceable as why:
-        return Traced(new, None, [], str(why), bool(tracer.captured))
-    return Traced(new, trace, given, "", bool(tracer.captured))
+        trace, given = _read(new, arguments, 1 + len(states), originals, tracer)
+    except Untraceable as cause:
+        return Traced(new, None, [], str(cause), bool(tracer.captured))
+    return Traced(new, trace, given, "", bool(tracer.captured), step)
 
 
 def _alias(x: Any) -> Any:
     """The argument as a value that was recorded within the step."""
-    return same(x) if isinstance(x, Value) and x.node is not None else box(raw(x), leaf(raw(x)))
+    if isinstance(x, Value) and x.node is not None:
+        return same(x)
+    array = raw(x)
+    return box(array, leaf(array)) if backend.is_array(array) else x  # a number is a number
 
 
 def outputs_of(new: Any) -> list[Any]:
@@ -118,18 +173,28 @@ def _read(new: Any, arguments: list[Any], moving: int, originals: list[Any], tra
     outputs = outputs_of(new)
     for a in outputs:
         if not hasattr(raw(a), "shape"):
-            raise Untraceable(f"it returns {describe(a)}")
+            raise Untraceable(why(f"it returns {describe(a)}", expected="arrays: the new state"))
         if not isinstance(a, Value) or a.node is None or a.node.order < tracer.start:
-            raise Untraceable(f"it returns {describe(raw(a))}, which does not come out of its arguments")
-    aliases = {a.node: i for i, a in enumerate(arguments) if a is not None}
+            raise Untraceable(
+                why(
+                    f"it returns {describe(raw(a))}, which does not come out of its arguments",
+                    expected="what ops make of x, the state and the weights",
+                    do="hand a fixed array in among the weights and return it plus 0 * h; compute outside no_grad() and NumPy",
+                )
+            )
+    aliases = {a.node: i for i, a in enumerate(arguments) if isinstance(a, Value)}
     nodes = [n for n in toposort(outputs, after=tracer.start) if n not in aliases]
     if len(nodes) > MOST:
-        raise Untraceable(f"it is {len(nodes)} ops long; {MOST} are the most")
+        raise Untraceable(
+            why(
+                f"it is {len(nodes)} ops long",
+                expected=f"at most {MOST} in one step",
+                do="stack what the same op is done to and do it once; an inner loop over time belongs into the sequence",
+            )
+        )
     reader = _Reader(aliases, moving, originals, tracer)
     for node in nodes:
         reader.read(node)
-    if kept := _kept(nodes, new, arguments):
-        raise Untraceable(f"it keeps {kept} for later")
     places = tuple(reader.place(Output(a.node, a.index) if type(a.node) is MultiNode else a.node, None) for a in outputs)
     return reader.trace(places), reader.given
 
@@ -163,7 +228,7 @@ class _Reader:
         if isinstance(number, (bool, int, float, np.generic)):
             return ("number", number)
         if not backend.is_array(number):
-            raise Untraceable(f"it computes with {describe(number)}")
+            raise Untraceable(why(f"it computes with {describe(number)}", expected="Tensors, arrays and numbers"))
         return self._given(id(a), number)
 
     def _given(self, key: Any, x: Any) -> tuple[Any, ...]:
@@ -174,14 +239,18 @@ class _Reader:
 
     def read(self, node: Node) -> None:
         """Take up the next op."""
+        if node.notes is not None and any(note.hooks or note.keep for note in node.notes.values()):
+            raise Untraceable(why("it sets hooks or keeps gradients inside", do="register them inside tg.unfolded()"))
+        if node.prim.saves:
+            raise Untraceable(f"its op {node.prim.name} keeps something for its derivative that is no value of the tape")
         args = tuple(self.place(a, x) for a, x in zip(node.args, node.raw, strict=True))
         static = all(p[0] in ("given", "number", "static call") for p in args)
         if not static:
             args = tuple(self._hoist(p) for p in args)
-        below = tuple((f.owner, f.step) for f in _below(node.frame, thread.modes.frame))
+        names = tuple((i, note.name) for i, note in (node.notes or {}).items() if note.name is not None)
         calls = self.statics if static else self.calls
         self.at[node] = ("static call" if static else "call", len(calls))
-        calls.append(Call(node.prim, args, node.params, below))
+        calls.append(Call(node.prim, args, node.params, _below(node.frame, thread.modes.frame), names))
 
     def _hoist(self, place: tuple[Any, ...]) -> tuple[Any, ...]:
         """A place of the loop for what is computed before it."""
@@ -191,18 +260,32 @@ class _Reader:
         """All that was read."""
         outputs = tuple(self._hoist(p) for p in outputs)
         arrays = tuple((raw(x).shape, raw(x).dtype) for x in self.given)
-        calls = tuple((id(c.prim), c.args, _hashable(c.params)) for c in (*self.statics, None, *self.calls) if c is not None)
+        calls = tuple((id(c.prim), c.args, _parameters(c)) for c in (*self.statics, *self.calls))
         key = (len(self.statics), calls, tuple(self.hoisted), outputs, arrays)
         return Trace(tuple(self.statics), tuple(self.hoisted), tuple(self.calls), outputs, key)
 
 
-def _below(frame: Frame | None, top: Frame | None) -> list[Frame]:
+def _below(frame: Frame | None, top: Frame | None) -> tuple[Frame, ...]:
     """The frames between `top` and this one."""
     path: list[Frame] = []
     while frame is not None and frame is not top:
         path.append(frame)
         frame = frame.parent
-    return path[::-1]
+    return tuple(path[::-1])
+
+
+def _parameters(call: Call) -> Any:
+    """The parameters of an op as something that compares by value."""
+    try:
+        return _hashable(call.params)
+    except Untraceable as cause:
+        raise Untraceable(
+            why(
+                f"its op {call.prim.name} has {cause} as a parameter",
+                expected=f"numbers, slices, tuples of them and arrays of at most {LARGEST} entries: they stand in the loop itself",
+                do="hand the array in among the weights, or compute with it before the loop",
+            )
+        ) from None
 
 
 def _hashable(params: Any) -> Any:
@@ -215,22 +298,23 @@ def _hashable(params: Any) -> Any:
         return ("slice", params.start, params.stop, params.step)
     if isinstance(params, Value) or hasattr(params, "tobytes"):
         array = np.asarray(raw(params))
-        if array.size > 4096:
-            raise Untraceable(f"one of its ops has {describe(array)} as a parameter")
+        if array.size > LARGEST:
+            raise Untraceable(describe(array))
         return (array.shape, array.dtype, array.tobytes())
     try:
         hash(params)
     except TypeError:
-        raise Untraceable(f"one of its ops has {type(params).__name__} as a parameter") from None
+        raise Untraceable(f"an object of the type {type(params).__name__}") from None
     return (type(params), params)
 
 
-def _kept(nodes: Iterable[Node], new: Any, arguments: list[Any]) -> str:
-    """What somebody else holds on to besides the step: a value stored in a list or an attribute would be stored once, not at every step."""
-    return ""
-
-
 # ---- Running the equations --------------------------------------------------------------------------------------------------------------
+
+
+def without_frames(trace: Trace) -> Trace:
+    """The equations alone: frames hold modules, and modules hold their weights."""
+    statics, calls = (tuple(c._replace(frame=()) for c in calls) for calls in (trace.statics, trace.calls))
+    return trace._replace(statics=statics, calls=calls)
 
 
 def compute_statics(trace: Trace, given: Sequence[Any]) -> list[Any]:
@@ -249,10 +333,9 @@ def compute_statics(trace: Trace, given: Sequence[Any]) -> list[Any]:
 
 
 def replay(trace: Trace, x: Any, states: Sequence[Any], statics: Sequence[Any]) -> list[Any]:
-    """The outputs of the step on other arguments: its ops once more, in frames of their own."""
+    """The outputs of the step on other arguments: its ops once more."""
     results: list[Any] = []
     inputs = {"x": (x,), "state": states, "static": statics}
-    top, frames = thread.modes.frame, {}
 
     def at(place: tuple[Any, ...]) -> Any:
         kind, k, *output = place
@@ -260,15 +343,6 @@ def replay(trace: Trace, x: Any, states: Sequence[Any], statics: Sequence[Any]) 
             return k if kind == "number" else inputs[kind][k]
         return results[k][output[0]] if isinstance(results[k], tuple) else results[k]
 
-    try:
-        for call in trace.calls:
-            if call.frame not in frames:
-                inner = top
-                for owner, step in call.frame:
-                    inner = Frame(inner, owner, step)
-                frames[call.frame] = inner
-            thread.modes.frame = frames[call.frame]
-            results.append(call.prim.call(*map(at, call.args), **call.params))
-    finally:
-        thread.modes.frame = top
+    for call in trace.calls:
+        results.append(call.prim.call(*map(at, call.args), **call.params))
     return [at(place) for place in trace.outputs]
