@@ -135,9 +135,10 @@ class Kept:
                 if a.kind == "input" and a.params[0] == "state":
                     self._keep_state(a.params[1])
         wanted = sorted({*needs, *(a for op in closure for a in op.args)}, key=lambda op: op.number)
+        compared = {a for op in closure if op.dtype == np.bool_ for a in op.args}  # made again it might differ by a rounding
         for op in wanted:
             if op in self.forward:
-                self._provide(op)
+                self._provide(op, op in compared)
         for op in closure:
             self.ahead[op] = op.kind == "map" and op.ndim == 2 and all(self._is_ahead(a) for a in op.args)
         for v in deferred.values():
@@ -151,8 +152,8 @@ class Kept:
         if k not in self.states:
             self.states.append(k)
 
-    def _provide(self, op: Op) -> None:
-        """Make a value of the forward pass available in the backward loop."""
+    def _provide(self, op: Op, exactly: bool = False) -> None:
+        """Make a value of the forward pass available in the backward loop; exactly: not made again but kept."""
         if op.kind in ("number",) or op in self.saved or op in self.ahead:
             return
         if op.kind == "input":
@@ -163,8 +164,8 @@ class Kept:
         elif self.news.get(op) in self.states and op in self.news:
             return
         elif op.kind == "part" and op.ndim == 2:
-            self._provide(op.args[0])
-        elif self._is_cheap(op):
+            self._provide(op.args[0], exactly)
+        elif not exactly and self._is_cheap(op):
             for a in op.args:
                 self._provide(a)
             self.ahead[op] = True

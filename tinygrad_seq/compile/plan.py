@@ -42,7 +42,7 @@ class Forward:
         self._make_stacks(saved, owner)
         news = step.outputs[: len(step.states)]
         for home, new in zip(self.homes, news, strict=True):
-            if new.kind not in ("input", "number"):
+            if new.kind in ("map", "product", "call"):  # a join has memory of its own
                 body.wanted.setdefault(new, home[0])
         for op in used(step.outputs):
             if op.kind == "join" and op.ndim == 2:
@@ -176,7 +176,7 @@ class Backward:
             elif c is not None:
                 body.place[c] = Place(Buffer(f"g{k}", stored(c.shape), c.dtype, "g"), when="t")
         for g, home in zip(step.g_states, self.homes, strict=True):
-            if g is not None and g.kind != "input":
+            if g is not None and g.kind in ("map", "product", "call"):
                 body.wanted.setdefault(g, home)
         for op in used(deferred.targets):
             if op.linear and op.kind == "join" and op.ndim == 2:
