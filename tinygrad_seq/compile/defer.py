@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .adjoint import Step
 from .expressions import Op, used
 from .group import Group
