@@ -118,6 +118,11 @@ def _terms(g: Op | None) -> list[Op]:
     )
 
 
+def _is_tame(op: Op) -> bool:
+    """Whether the op makes finite numbers of any finite ones."""
+    return op.kind == "map" and op.name in ("add", "subtract", "multiply", "negative", "square", "tanh", "sigmoid")
+
+
 class Kept:
     """What the forward loop keeps for the backward loop, and what is made again of it."""
 
@@ -138,6 +143,8 @@ class Kept:
                     self._keep_state(a.params[1])
         wanted = sorted({*needs, *(a for op in closure for a in op.args)}, key=lambda op: op.number)
         compared = {a for op in closure if op.dtype == np.bool_ for a in op.args}  # made again it might differ by a rounding
+        fragile = {a for op in [*closure, *linear] if not _is_tame(op) for a in op.args}
+        self.saved += [new for new in self.news if new in fragile]  # a row that stands still has its old state there
         for op in wanted:
             if op in self.forward:
                 self._provide(op, op in compared)
@@ -178,7 +185,8 @@ class Kept:
 
     def _is_cheap(self, op: Op) -> bool:
         """Whether maps make the value out of what is there anyway."""
-        return op.kind == "map" and op.ndim == 2 and all(self._is_there(a) or self._is_cheap(a) for a in op.args)
+        there = op.kind == "map" and op.ndim == 2 and all(self._is_there(a) or self._is_cheap(a) for a in op.args)
+        return there and (_is_tame(op) or not any(a in self.news for a in op.args))
 
     def _is_there(self, op: Op) -> bool:
         if op.kind == "input":
