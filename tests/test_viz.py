@@ -212,7 +212,8 @@ def test_states_are_found_and_the_rails_connect_neighbouring_steps():
 
 
 def test_a_loop_backwards_in_time_hands_its_state_to_the_step_before():
-    hs, _ = tg.nn.RNN(3, 4, bidirectional=True, rng=0)(data(rng(), 3, 2, 3))
+    with tg.unfolded():
+        hs, _ = tg.nn.RNN(3, 4, bidirectional=True, rng=0)(data(rng(), 3, 2, 3))
     picture = read([hs.sum()])
     assert picture.initial == [0, 4] and sorted(state.towards for state in picture.states) == [-1, 1]
     moves = Counter(picture.boxes[e.target].column - picture.boxes[e.source].column for e in picture.edges if e.kind == "state")

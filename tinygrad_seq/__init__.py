@@ -63,6 +63,8 @@ from .fusion import fused as fused
 from .recomputation import recompute as recompute
 from .scan import scan as scan
 
+del globals()["compile"]  # the passes are for reading; who asks for tg.compile is told that time loops are compiled without asking
+
 __version__ = "0.1.0"
 
 if _typing.TYPE_CHECKING:

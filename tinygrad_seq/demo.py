@@ -22,7 +22,9 @@ from . import data, nn, optim
 from .autodiff import grad, steps_of_backward
 from .errors import MissingDependencyError
 from .frames import no_grad
+from .fusion import opened
 from .nn import functional as F
+from .scan import time_loop
 
 
 @dataclass(frozen=True)
@@ -264,10 +266,11 @@ def bptt_terms(loss: Any, weight: Any) -> dict[int, Any]:
 
         dL/dW_hh = Σ_t δ_t^T h_(t-1)          δ_t = dL/da_t: how the loss reacts to the activation at time t
 
-    The tape wrote on every operation when it happened, so the terms need only be sorted. No `.grad` changes.
+    The tape wrote on every operation when it happened, so the terms need only be sorted; a compiled time loop is opened first. No `.grad`
+    changes.
     """
     terms: dict[int, Any] = {}
-    for node, _, contributions in steps_of_backward(loss, targets={weight.node: {0: None}}):
+    for node, _, contributions in steps_of_backward(opened([loss], time_loop), targets={weight.node: {0: None}}):
         for argument, contribution in zip(node.args, contributions, strict=False):
             if argument is weight.node:
                 t = node.frame.time if node.frame else None

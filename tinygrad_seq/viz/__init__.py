@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import GraphError, message
+from ..fusion import opened
 from ..graph import Value, require_recorded
+from ..scan import time_loop
 from .dot import dot_text
 from .gradients import flow_of
 from .render import Drawing as Drawing
@@ -18,13 +20,14 @@ def draw(
 ) -> Drawing:
     """Draw the graph that computed `outputs`: one column per time step, states on rails, a copy of a weight for every use.
 
-    The steps are those of `tg.scan` and `tg.steps`, or the calls of a module in a plain `for` loop; a graph without steps is drawn as
-    it is. Of more than 12 steps the first three and the last two are shown, with full=True all. shapes=True writes shapes. gradients=True
+    The steps are those of `tg.scan` and `tg.steps`, or the calls of a module in a plain `for` loop; a compiled `tg.scan` is opened, and drawn
+    as it would be inside `tg.unfolded()`. A graph without steps is drawn as it is. Of more than 12 steps the first three and the last two are shown, with full=True all. shapes=True writes shapes. gradients=True
     lets every edge show the norm of the gradient that flows back along it, and every copy of a weight the norm of its term.
     """
     values: list[Any] = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
     for value in values:
         require_recorded(value, "draw")
+    values = opened(values, time_loop, checked=gradients)
     picture = read(values, full=full)
     if not picture.boxes:
         raise GraphError(
