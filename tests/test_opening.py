@@ -280,3 +280,42 @@ def test_overwritten_weights_are_no_numbers_to_open_a_graph_with_but_it_can_be_d
     with pytest.raises(InPlaceError, match="overwritten"):
         opened([loss], time_loop)
     assert draw(loss).dot == before
+
+
+# ---- Loops that are not compiled ---------------------------------------------------------------------------------------------------------
+
+
+class Counter:
+    """A step that counts its calls, which no compiled loop would do."""
+
+    def __init__(self, f: Callable[..., Any]) -> None:
+        self.f, self.calls = f, 0
+
+    def __call__(self, *args: Any) -> Any:
+        self.calls += 1
+        return self.f(*args)
+
+
+STEPS: dict[str, Callable[..., Any]] = {
+    "weights": lambda x, h, w: tg.tanh(x + h @ w),
+    "constants": lambda x, h, w: tg.tanh(tg.exp(-x) * 0.5 + h @ w.T),
+    "comparisons": lambda x, h, w: tg.where(x > 0, h @ w, h * (h > 0)),
+    "several outputs": lambda x, h, w: sum(tg.split(h @ w + x, [2], axis=-1)[0].sum(axis=-1, keepdims=True) * h for _ in range(2)),
+}
+
+
+@pytest.mark.parametrize("tracked", [False, True])
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
+def test_the_first_step_of_a_loop_that_is_not_compiled_is_on_the_tape_as_all_others_are(step: Callable[..., Any], tracked: bool):
+    def graph() -> Any:
+        xs = tg.Tensor(data(T, B, H), requires_grad=tracked)
+        counter = Counter(step)
+        hs, h = tg.scan(counter, xs, np.ones((B, H)), [parameter("w", H, H)])
+        assert counter.calls == T
+        return (hs * hs).sum() + h.sum()
+
+    loss = graph()
+    with tg.unfolded():
+        expected = graph()
+    assert loops(loss) == 0 and told(loss) == told(expected)
+    assert draw(loss, gradients=True).dot == draw(expected, gradients=True).dot

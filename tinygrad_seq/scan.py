@@ -10,6 +10,7 @@ import numpy as np
 
 from . import backend
 from .compile import loop as compile_loop
+from .compile.first_step import as_recorded
 from .compile.loop import Compiled, Decision, Found, Unfit, difference, failed, find, key_of, remembered
 from .compile.opening import Origins, Step
 from .compile.trace import Trace, Traced, outputs_of, run
@@ -178,7 +179,7 @@ class _Loop:
     def _own(self, traced: Traced, new: Any) -> Any:
         """The results of a step that was only looked at, as the loop itself would have had them."""
         if traced.new is None or (thread.modes.record and (self.tracked or traced.tracked)):
-            return new
+            return new if traced.new is None else each(as_recorded(outputs_of(new), traced.aliases), new)
         return each(lambda a: box(a._data, None) if isinstance(a, Value) else a, new)
 
     def _wanted(self, statics: Sequence[Any]) -> tuple[bool, ...]:

@@ -68,6 +68,7 @@ class Traced(NamedTuple):
     reason: str  # why there is no trace
     tracked: bool = False  # whether the step uses something from outside that has a gradient
     step: Any = None
+    aliases: Sequence[tuple[Any, Any]] = ()  # what stood for the arguments, beside them
 
 
 class Tracer:
@@ -146,13 +147,14 @@ def run(step: Callable[..., Any], x: Any, states: Sequence[Any], weights: Sequen
             expected="a step that does nothing but return its new state: compiled, it runs but once, not at every step",
             do="count in the state, return what is to be kept with scan(..., collect=True), draw numbers before the loop as part of xs",
         )
+    aliases = list(zip(arguments, originals, strict=True))
     if tracer.reason:
-        return Traced(new, None, [], tracer.reason, bool(tracer.captured))
+        return Traced(new, None, [], tracer.reason, bool(tracer.captured), step, aliases)
     try:
         trace, given = _read(new, arguments, 1 + len(states), originals, tracer)
     except Untraceable as cause:
-        return Traced(new, None, [], str(cause), bool(tracer.captured))
-    return Traced(new, trace, given, "", bool(tracer.captured), step)
+        return Traced(new, None, [], str(cause), bool(tracer.captured), step, aliases)
+    return Traced(new, trace, given, "", bool(tracer.captured), step, aliases)
 
 
 def _alias(x: Any) -> Any:
