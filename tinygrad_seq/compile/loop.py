@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -150,7 +151,7 @@ def key_of(step: Callable[..., Any], x: Any, states: Sequence[Any], weights: Seq
     function, settings = (step.func, tuple(step.keywords.items())) if isinstance(step, partial) and not step.args else (step, ())
     if not str(getattr(function, "__module__", "")).startswith(f"{__package__.partition('.')[0]}.nn.functional."):
         return None
-    if getattr(function, "__closure__", None):
+    if getattr(inspect.unwrap(function), "__closure__", None):
         return None
     arrays = tuple(None if a is None else (raw(a).shape, raw(a).dtype) for a in (x, *states, *weights))
     key = (function, settings, arrays, len(states))
