@@ -120,7 +120,32 @@ class Writer:
 
     def lines(self, lines: Iterable[Instruction]) -> list[str]:
         """The lines of a step."""
-        return [text for line in lines for text in self._line(line)]
+        return [text for run in self._runs(list(lines)) for text in (self._line(run[0]) if len(run) == 1 else self._stacked(run))]
+
+    def _runs(self, lines: list[Instruction]) -> list[list[Instruction]]:
+        """The lines one by one, but products of one value with factors that stand side by side together."""
+        runs: list[list[Instruction]] = []
+        for line in lines:
+            last = runs[-1][-1] if runs else None
+            if last is not None and _continues(last, line):
+                runs[-1].append(line)
+            else:
+                runs.append([line])
+        return runs
+
+    def _stacked(self, run: list[Instruction]) -> list[str]:
+        """Several products as one call on (how many, F, B)."""
+        value, first = run[0].args
+        height, B = run[0].out.buffer.shape[0] if run[0].out.lo is None else run[0].out.hi - run[0].out.lo, run[0].out.buffer.shape[1]
+        shape = f"{len(run)}, {height}, {B}"
+        out, factor = run[0].out._replace(hi=run[-1].out.hi), first._replace(hi=run[-1].args[1].hi)
+        factors = self.walk(("stacked", factor), f"{factor.buffer.name}_{factor.lo}_{factor.hi}_t", f"{self.along(factor)}.reshape(-1, {shape})")
+        key = ("stacked", out)
+        if key not in self.views:
+            name = self.name(out)
+            self.views[key] = f"{name}_each"  # type: ignore[index]
+            self.top.append(f"{name}_each = {name}.reshape({shape})")
+        return [f"multiply({self.name(value)}, {factors}, out={self.views[key]})"]  # type: ignore[index]
 
     def _line(self, line: Instruction) -> list[str]:
         if line.do == "map":
@@ -174,6 +199,7 @@ class Writer:
         return [f"matmul({self.views[key]}, {source}, out={blocks})"]
 
     def packed(self, group: Group) -> str:
+        """The name of the weights of a group, laid out for its product; the two loops lay them out each in its own way."""
         raise NotImplementedError
 
     def _call(self, line: Instruction) -> list[str]:
@@ -199,6 +225,18 @@ class Writer:
         names = [name for name, _ in self.walked.values()]
         along = [f"{a}{backwards}" for _, a in self.walked.values()]
         return f"for {', '.join(names)}, in zip({', '.join(along)}):"
+
+
+def _continues(line: Instruction, after: Instruction) -> bool:
+    """Whether two lines multiply one value with neighbours, into neighbours."""
+    if not (line.do == after.do == "map" and line.name == after.name == "multiply"):
+        return False
+    (a, f), (b, g) = line.args, after.args
+    places = all(isinstance(p, Place) for p in (a, b, f, g)) and a == b
+    if not places or f.buffer is not g.buffer or f.buffer.time != "ahead" or line.out.buffer is not after.out.buffer:
+        return False
+    pairs = ((f, g), (line.out, after.out))
+    return line.out.buffer.time == "" and all(p.hi is not None and p.hi == q.lo and p.hi - p.lo == q.hi - q.lo for p, q in pairs)
 
 
 class ForwardWriter(Writer):
@@ -410,7 +448,7 @@ class BackwardWriter(Writer):
             names.append(name)
             if key[0] == "gathered":
                 cut = "first - lo:last - lo"
-            elif isinstance(key, Place) and key.buffer.time == "ahead":
+            elif key[0] == "stacked" or (isinstance(key, Place) and key.buffer.time == "ahead"):
                 cut = ":last - first"
             elif isinstance(key, Place) and key.buffer.time == "t+1" and not key.buffer.shape:
                 what, cut = f"each_of({key.buffer.name})", "first + 1:last + 1" if key.when == "t+1" else "first:last"

@@ -163,6 +163,7 @@ class Backward:
         places.update(forward.stacks)
         self.ahead = ahead = Body("f", {})
         ahead.place.update(places)
+        self._side_by_side(ahead, deferred, kept)
         ahead.compute([op for op in kept.factors if op.kind == "map"])
         for buffer in ahead.buffers:
             buffer.time = "ahead"
@@ -189,6 +190,25 @@ class Backward:
         for g, home in zip(step.g_states, self.homes, strict=True):
             if g is None:
                 body.line("zero", "", home, [])
+
+
+    def _side_by_side(self, ahead: Body, deferred: Deferred, kept: Kept) -> None:
+        """Let factors of one cotangent stand side by side where their products do: one call then multiplies them all."""
+        for op in used(deferred.targets):
+            if not (op.kind == "join" and op.linear and op.ndim == 2):
+                continue
+            runs: list[list[Op]] = [[]]
+            for a in op.args:
+                fits = a.kind == "map" and a.name == "multiply" and a.args[1] in kept.factors and a.args[1] not in ahead.wanted
+                if not fits or (runs[-1] and runs[-1][0].args[0] is not a.args[0]):
+                    runs.append([])
+                if fits and all(a.args[1] is not b.args[1] for b in runs[-1]):
+                    runs[-1].append(a)
+            for run in runs:
+                if len(run) > 1 and len({a.shape for a in run}) == 1 and all(a.args[1].shape == a.shape for a in run):
+                    height, B = stored(run[0].shape)
+                    whole = Place(ahead.new(f"factors{len(ahead.buffers) + 1}", (len(run) * height, B), run[0].dtype))
+                    ahead.wanted.update({a.args[1]: whole.rows(i * height, (i + 1) * height) for i, a in enumerate(run)})
 
 
 def constants(step: Step) -> dict[Op, Place]:
