@@ -14,7 +14,7 @@ from strict_cupy import installed, xp
 
 import tinygrad_seq as tg
 from tinygrad_seq import nn
-from tinygrad_seq.compile import names, trace
+from tinygrad_seq.compile import adjoint, loop, names, trace
 from tinygrad_seq.nn import functional as F
 
 T, B, D, H = 4, 2, 3, 5
@@ -362,7 +362,7 @@ def test_a_failure_of_the_compiler_is_told_as_one(monkeypatch: pytest.MonkeyPatc
     def broken(*_: Any) -> Any:
         raise RuntimeError("planted")
 
-    monkeypatch.setattr("tinygrad_seq.compile.adjoint.derive", broken)
-    monkeypatch.setattr("tinygrad_seq.compile.loop.strict", False)
+    monkeypatch.setattr(adjoint, "derive", broken)
+    monkeypatch.setattr(loop, "strict", False)
     told = asked(lambda x, h, w, u: simple(x, h, w, u) * 0.123)
     assert "the compiler failed: RuntimeError: planted" in told.reason

@@ -43,6 +43,22 @@ def derive(
 
     x, states, statics: arrays of the right shapes; their numbers do not matter.
     """
+    return factored(swept(trace, x, states, statics, arrived, wanted))
+
+
+def factored(step: Step) -> Step:
+    """The same gradients as sums of (cotangent ⊙ factor)."""
+    gradients = [step.g_x, *step.g_states, *step.g_statics]
+    forms = _Linear(step.make, [g for g in gradients if g is not None])
+    g_x, *others = (None if g is None else forms.rewritten(g) for g in gradients)
+    n = len(step.states)
+    return step._replace(g_x=g_x, g_states=others[:n], g_statics=others[n:])
+
+
+def swept(
+    trace: tracing.Trace, x: Any, states: list[Any], statics: list[Any], arrived: tuple[bool, ...], wanted: tuple[bool, ...]
+) -> Step:
+    """The forward step and its gradients as the reverse sweep finds them."""
     make = Expressions()
     arrays = [raw(a) for a in (x, *states, *statics)]
     roles = [("x", 0), *(("state", k) for k in range(len(states))), *(("static", k) for k in range(len(statics)))]
@@ -74,8 +90,6 @@ def derive(
         return ops[v.index] if isinstance(ops, list) else ops  # type: ignore[no-any-return]
 
     values = [None if g is None or g.node is None else of(g) for g in found]
-    forms = _Linear(make, [v for v in values if v is not None])
-    values = [None if v is None else forms.rewritten(v) for v in values]
     outs = [of(o) for o in outputs]
     n = 1 + len(states)
     inputs = [at[v.node] for v in leaves]
