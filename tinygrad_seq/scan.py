@@ -11,7 +11,8 @@ import numpy as np
 from . import backend
 from .compile import loop as compile_loop
 from .compile.first_step import as_recorded
-from .compile.loop import Compiled, Decision, Found, Unfit, difference, failed, find, key_of, remembered
+from .compile.loop import Compiled, Decision, Found, Unfit, difference, failed, find
+from .compile.memory import key_of, remember, remembered
 from .compile.opening import Origins, Step
 from .compile.trace import Trace, Traced, outputs_of, run
 from .errors import ArgumentError, ShapeError, describe, message
@@ -95,11 +96,12 @@ class _Loop:
             return self.unfolded(states)
         first = self.T - 1 if self.reverse else 0
         x = raw(self.xs)[first]
-        key = key_of(self.step, x, states, self.weights)
-        found = remembered(key, self.weights)
-        return self.compiled(found, states) if found else self.unfolded(states, key, tracing=True)
+        key, self.known = key_of(self.step, x, states, self.weights)
+        self.key = None if key is None else (key, self.several, self.collect)
+        found = remembered(self.key, self.weights)
+        return self.compiled(found, states) if found else self.unfolded(states, tracing=True)
 
-    def unfolded(self, states: tuple[Any, ...], key: Any = None, tracing: bool = False) -> tuple[Any, tuple[Any, ...], Any]:
+    def unfolded(self, states: tuple[Any, ...], tracing: bool = False) -> tuple[Any, tuple[Any, ...], Any]:
         """Step by step; with `tracing` the first steps are looked at, and compiled if that can be done."""
         T, initial = self.T, states
         ys: list[Any] = [None] * T
@@ -113,7 +115,7 @@ class _Loop:
                     new = self.step(moments[t], *states, *self.weights) if traced is None or traced.new is None else traced.new
                     new, more[t] = self._parted(new, states, t)
                 if traced is not None:
-                    found, tracing, before = self._decided(traced, before, key, moments[t], states, initial)
+                    found, tracing, before = self._decided(traced, before, moments[t], states)
                     if found is not None:
                         break
                     new, more[t] = self._own(traced, (new, more[t]))
@@ -137,15 +139,12 @@ class _Loop:
             new, more = _parted(new, states, self.several, t + 1)
         return _checked(tuple(new) if isinstance(new, (tuple, list)) else (new,), states, t + 1), more
 
-    def _decided(self, traced: Traced, before: Any, key: Any, x: Any, states: Any, initial: Any) -> tuple[Found | None, bool, Any]:
+    def _decided(self, traced: Traced, before: Any, x: Any, states: Any) -> tuple[Found | None, bool, Any]:
         """After a step was traced: the compiled loop if there is one; whether to trace another step; what to compare that with."""
         if before is not None:  # the second step: only to see that it is like the first
-            first, found = before
-            self.reason = difference(first, traced)
-            found.compiled.proven = found.compiled.proven or not self.reason
-            return (None if self.reason else found), False, None
+            return self._proven(*before, traced), False, None
         try:
-            found, new = find(traced, key, raw(x), states, self.weights)
+            found, new = find(traced, raw(x), states, self.weights)
             found.compiled.variant(self._wanted(found.statics))
         except Unfit as why:
             self.reason = str(why)
@@ -155,14 +154,21 @@ class _Loop:
                 raise
             self.reason = failed(cause)
             return None, False, None
-        if not new or key is not None:
-            return found, False, None
-        if self.T > 1:
+        if new and not self.known and self.T > 1:
             return None, True, (traced, found)
-        again = run(self.step, x, tuple(outputs_of(traced.new))[: len(states)], self.weights)
-        self.reason = difference(traced, again)
-        found.compiled.proven = found.compiled.proven or not self.reason
-        return (None if self.reason else found), False, None
+        again = traced
+        if new and not self.known:
+            again = run(self.step, x, tuple(outputs_of(traced.new))[: len(states)], self.weights)
+        return self._proven(traced, found, again), False, None
+
+    def _proven(self, first: Traced, found: Found, second: Traced) -> Found | None:
+        """The loop, if two steps were the same equations."""
+        self.reason = difference(first, second)
+        if self.reason:
+            return None
+        found.compiled.proven = True
+        remember(self.key, found, first, self.weights)
+        return found
 
     def _tell(self, found: Found | None) -> None:
         """Tell what became of this loop, if somebody asks (`explain_compile`)."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -141,34 +139,14 @@ class Found(NamedTuple):
 
 
 _loops: OrderedDict[Any, Compiled] = OrderedDict()
-_known: dict[Any, tuple[Compiled, list[int], Any]] = {}
 
-
-def key_of(step: Callable[..., Any], x: Any, states: Sequence[Any], weights: Sequence[Any]) -> Any:
-    """A key for a step that is known to depend on its arguments alone: one of `nn.functional`, perhaps with settings. None for all others,
-    which are traced anew at every call: they may use what changes in between.
-    """
-    function, settings = (step.func, tuple(step.keywords.items())) if isinstance(step, partial) and not step.args else (step, ())
-    if not str(getattr(function, "__module__", "")).startswith(f"{__package__.partition('.')[0]}.nn.functional."):
-        return None
-    if getattr(inspect.unwrap(function), "__closure__", None):
-        return None
-    arrays = tuple(None if a is None else (raw(a).shape, raw(a).dtype) for a in (x, *states, *weights))
-    key = (function, settings, arrays, len(states))
-    try:
-        hash(key)
-    except TypeError:
-        return None
-    return key
-
-
-def compile_step(step: Callable[..., Any], x: Any, states: Sequence[Any], weights: Sequence[Any]) -> Compiled:
-    """The loop of a step on example arrays, with all gradients, made anew. Raises Unfit."""
+def compile_step(step: Callable[..., Any], x: Any, states: Sequence[Any], weights: Sequence[Any], known: bool = False) -> Compiled:
+    """The loop of a step on example arrays, with all gradients, made anew. known: the step needs no second look. Raises Unfit."""
     first = tracing.run(step, x, states, weights)
     if first.trace is None:
         raise Unfit(first.reason)
     arrays = _fitting(first, x, states)[1]
-    if key_of(step, x, states, weights) is None:
+    if not known:
         again = tracing.run(step, x, tuple(tracing.outputs_of(first.new))[: len(states)], weights)
         if reason := difference(first, again):
             raise Unfit(reason)
@@ -189,16 +167,7 @@ def _fitting(traced: tracing.Traced, x: Any, states: Sequence[Any]) -> tuple[lis
     return statics, arrays
 
 
-def remembered(key: Any, weights: Sequence[Any]) -> Found | None:
-    """The loop of a known step, if it was compiled before."""
-    found = _known.get(key) if key is not None else None
-    if found is None:
-        return None
-    compiled, sources, form = found
-    return Found(compiled, tracing.compute_statics(compiled.trace, [weights[i] for i in sources]), form, compiled.trace)
-
-
-def find(traced: tracing.Traced, key: Any, x: Any, states: Sequence[Any], weights: Sequence[Any]) -> tuple[Found, bool]:
+def find(traced: tracing.Traced, x: Any, states: Sequence[Any], weights: Sequence[Any]) -> tuple[Found, bool]:
     """The loop of a step just traced, and whether a second step must be looked at: one that is proven to repeat, and that brings no arrays
     of its own, need not. Raises Unfit.
     """
@@ -218,17 +187,7 @@ def find(traced: tracing.Traced, key: Any, x: Any, states: Sequence[Any], weight
         _loops.move_to_end(whole)
     places = {id(w): i for i, w in enumerate(weights)}
     brought = any(id(g) not in places and not isinstance(g, Value) for g in traced.given)
-    if key is not None and all(id(g) in places for g in traced.given):
-        _known[key] = (compiled, [places[id(g)] for g in traced.given], _hollow(traced.new))
     return Found(compiled, statics, traced.new, trace), brought or not compiled.proven
-
-
-def _hollow(form: Any) -> Any:
-    """The form of what a step returned, without its numbers."""
-    if isinstance(form, tuple):
-        parts = [_hollow(part) for part in form]
-        return type(form)(*parts) if hasattr(form, "_fields") else tuple(parts)
-    return None
 
 
 def difference(first: tracing.Traced, second: tracing.Traced) -> str:

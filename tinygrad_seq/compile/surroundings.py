@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import types
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
@@ -26,7 +26,7 @@ class Surroundings:
     """What is around a step. `key` compares equal as long as nothing changed; `certain`, whether everything could be looked at."""
 
     def __init__(self, step: Callable[..., Any]):
-        self.seen: set[int] = set()
+        self.seen: dict[int, int] = {}
         self.values: list[Value] = []
         self.certain = True
         self.goes_on = False  # whether there is an iterator, which moves on without a trace
@@ -37,15 +37,15 @@ class Surroundings:
         if isinstance(x, _PLAIN):
             return (type(x), x) if x == x else (type(x), repr(x))
         if isinstance(x, types.ModuleType):
-            return (id(x), random.getstate()) if x is random else id(x)
+            return (x, random.getstate()) if x is random else x
         if _is_ours(x):
-            return id(x)
+            return x
         if isinstance(x, Value):
             self.values.append(x)
             return id(x), x.node is None
         if id(x) in self.seen:
-            return id(x)
-        self.seen.add(id(x))
+            return "again", self.seen[id(x)]
+        self.seen[id(x)] = len(self.seen)
         if len(self.seen) > MOST:
             self.certain = False
             return id(x)
@@ -60,11 +60,11 @@ class Surroundings:
         if isinstance(x, types.FunctionType) and not hasattr(x, "primitive"):
             return self._of_function(x)
         if isinstance(x, type):
-            return (id(x), *map(self._of, _attributes(x)))
+            return (x, *(self._of(a) for kind in x.__mro__ for a in _attributes(kind)))
         if isinstance(x, types.BuiltinFunctionType):
-            return (id(x.__self__), x.__name__, None if isinstance(x.__self__, types.ModuleType) else self._of(x.__self__))
+            return (x.__name__, x if isinstance(x.__self__, types.ModuleType) else self._of(x.__self__))
         if hasattr(x, "primitive"):
-            return id(x), self._of(x.primitive.function)
+            return x, self._of(x.primitive.function)
         if isinstance(x, random.Random):
             return id(x), x.getstate()
         if type(x).__name__ == "RandomState":
@@ -79,15 +79,17 @@ class Surroundings:
             self.certain = False  # its numbers may change, and nobody would see it
             return id(x)
         attributes = ((name, self._of(a)) for name, a in vars(x).items() if name != "_named")  # a module names its weights once
-        return (type(x), *attributes, *(self._of(f) for f in _methods(type(x))))  # type: ignore[arg-type]
+        return (type(x), *attributes, *(self._of(a) for kind in type(x).__mro__ for a in _attributes(kind)))  # type: ignore[arg-type]
 
     def _of_function(self, f: types.FunctionType) -> Any:
-        around: Iterable[Any] = (_content(cell) for cell in f.__closure__ or ())
-        used = (f.__globals__[name] for name in _names(f.__code__) if name in f.__globals__)
+        around = [_content(cell) for cell in f.__closure__ or ()]
+        names = _names(f.__code__)
+        used = [f.__globals__[name] for name in names if name in f.__globals__]
+        used += [vars(m)[name] for m in (*around, *used) if _is_foreign(m) for name in names if name in vars(m)]  # settings.GAIN
         random: Any = np.random
         drawn = random.get_state()[1:3] if "random" in _names(f.__code__) and np in f.__globals__.values() else None
         parts = (f.__defaults__, f.__kwdefaults__, f.__dict__, drawn and (drawn[0].tobytes(), drawn[1]))
-        return (id(f.__code__), *map(self._of, around), *map(self._of, used), *map(self._of, parts))
+        return (f.__code__, *map(self._of, around), *map(self._of, used), *map(self._of, parts))
 
 
 def _is_ours(x: Any) -> bool:
@@ -112,20 +114,13 @@ def _names(code: types.CodeType) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*code.co_names, *inner]))
 
 
+def _is_foreign(x: Any) -> bool:
+    """Whether x is a module that may hold settings of the user's."""
+    return isinstance(x, types.ModuleType) and x.__name__.partition(".")[0] not in (_PACKAGE, "numpy", "math")
+
+
 def _attributes(kind: type) -> list[Any]:
-    """What a class that its user wrote holds besides functions."""
+    """What a class that its user wrote holds: methods, which may be replaced, and settings, which may change."""
     if kind.__module__.partition(".")[0] in (_PACKAGE, "builtins", "numpy"):
         return []
-    return [v for name, v in vars(kind).items() if not name.startswith("__") and not callable(v)]
-
-
-@cache
-def _methods(kind: type) -> tuple[types.FunctionType, ...]:
-    """The functions of a class that its user wrote."""
-    return tuple(
-        f
-        for base in kind.__mro__
-        if base.__module__.partition(".")[0] not in (_PACKAGE, "builtins", "numpy")
-        for f in vars(base).values()
-        if isinstance(f, types.FunctionType)
-    )
+    return [v for name, v in vars(kind).items() if not name.startswith("__") or name == "__call__"]

@@ -1,0 +1,115 @@
+"""Which loop belongs to a step: remembered as long as nothing around the step has changed, so that most calls need no trace."""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from ..frames import Frame
+from ..graph import Value, raw
+from . import trace as tracing
+from .loop import Compiled, Found
+from .surroundings import Surroundings
+
+MOST = 256  # steps that are remembered
+_HOME = f"{__package__.partition('.')[0]}.nn.functional."
+
+
+class Entry(NamedTuple):
+    """What is remembered of a step; nothing here keeps a model alive."""
+
+    compiled: Compiled
+    sources: list[Any]  # of what the trace calls given: which weight, or a reference to a value around the step
+    form: Any  # of what the step returned
+    frames: list[list[tuple[Any, Any]]]  # the frames of each op: references to their owners, and times
+
+
+_steps: OrderedDict[Any, Entry] = OrderedDict()
+
+
+def key_of(step: Callable[..., Any], x: Any, states: Sequence[Any], weights: Sequence[Any]) -> tuple[Any, bool]:
+    """A key that is equal for equal steps on arguments of one form (None: there is none), and whether the step is one of
+    `nn.functional`, which depends on its arguments alone.
+    """
+    arrays = tuple((type(raw(a)), raw(a).shape, raw(a).dtype) if hasattr(raw(a), "shape") else a for a in (x, *states, *weights))
+    function, settings = (step.func, tuple(step.keywords.items())) if isinstance(step, partial) and not step.args else (step, ())
+    if str(getattr(function, "__module__", "")).startswith(_HOME) and not getattr(inspect.unwrap(function), "__closure__", None):
+        key, known = (function, settings, arrays, len(states)), True
+    else:
+        around = Surroundings(step)
+        if not around.certain or around.goes_on:
+            return None, False
+        key, known = (around.key, arrays, len(states)), False
+    try:
+        hash(key)
+    except TypeError:
+        return None, False
+    return key, known
+
+
+def remembered(key: Any, weights: Sequence[Any]) -> Found | None:
+    """The loop of a step that was compiled before."""
+    entry = _steps.get(key) if key is not None else None
+    if entry is None:
+        return None
+    given = [weights[s] if isinstance(s, int) else s() for s in entry.sources]
+    owners = [[(o() if isinstance(o, weakref.ref) else o, t) for o, t in path] for path in entry.frames]
+    if any(g is None for g in given) or any(o is None for path in owners for o, _ in path):
+        del _steps[key]
+        return None
+    _steps.move_to_end(key)
+    statics = tracing.compute_statics(entry.compiled.trace, given)
+    return Found(entry.compiled, statics, entry.form, _in_frames(entry.compiled.trace, owners))
+
+
+def remember(key: Any, found: Found, traced: tracing.Traced, weights: Sequence[Any]) -> None:
+    """Keep the loop for the next call, unless the step brings arrays of its own, whose numbers anybody may change."""
+    places = {id(w): i for i, w in enumerate(weights) if w is not None}
+    sources: list[Any] = []
+    for g in traced.given:
+        if id(g) in places:
+            sources.append(places[id(g)])
+        elif isinstance(g, Value):
+            sources.append(weakref.ref(g))
+        else:
+            return
+    if key is not None:
+        frames = [[(_reference(f.owner), f.step) for f in call.frame] for call in found.trace.calls]
+        _steps[key] = Entry(found.compiled, sources, _hollow(traced.new), frames)
+        if len(_steps) > MOST:
+            _steps.popitem(last=False)
+
+
+def _reference(owner: Any) -> Any:
+    try:
+        return owner if isinstance(owner, str) else weakref.ref(owner)
+    except TypeError:
+        return owner
+
+
+def _in_frames(trace: tracing.Trace, owners: list[list[tuple[Any, Any]]]) -> tracing.Trace:
+    """The trace with the frames of its ops; ops one after the other in the same frames share them."""
+    if not any(owners):
+        return trace
+    calls, last, frames = [], None, ()
+    for call, path in zip(trace.calls, owners, strict=True):
+        if path != last:
+            parent, made = None, []
+            for owner, step in path:
+                parent = Frame(parent, owner, step)
+                made.append(parent)
+            frames, last = tuple(made), path
+        calls.append(call._replace(frame=frames))
+    return trace._replace(calls=tuple(calls))
+
+
+def _hollow(form: Any) -> Any:
+    """The form of what a step returned, without its numbers."""
+    if isinstance(form, tuple):
+        parts = [_hollow(part) for part in form]
+        return type(form)(*parts) if hasattr(form, "_fields") else tuple(parts)
+    return None
