@@ -18,7 +18,7 @@ from .schedule import Body
 from .storage import Buffer, Instruction, Place
 
 ROWS = 1024  # rows (t x B) of deltas that are multiplied at once
-CACHE = 1 << 16  # entries of all factors that are made at once
+CACHE = 1 << 17  # entries of all factors that are made at once
 
 
 class Writer:
@@ -227,6 +227,19 @@ class Writer:
         return f"for {', '.join(names)}, in zip({', '.join(along)}):"
 
 
+def _merged(pieces: list[list[Any]]) -> list[list[Any]]:
+    """The pieces, those that continue one another as one."""
+    merged: list[list[Any]] = []
+    for piece in pieces:
+        at, _, *same, lo, hi = piece
+        before = next((p for p in merged if p[1] == at and p[2:6] == same and p[7] == lo), None)
+        if before is None:
+            merged.append(piece)
+        else:
+            before[1], before[7] = piece[1], hi
+    return merged
+
+
 def _continues(line: Instruction, after: Instruction) -> bool:
     """Whether two lines multiply one value with neighbours, into neighbours."""
     if not (line.do == after.do == "map" and line.name == after.name == "multiply"):
@@ -256,26 +269,33 @@ class ForwardWriter(Writer):
         name = self.packings[group] = f"w{len(self.packings) + 1}"
         alone = len(group.blocks) == 1 and len(group.blocks[0].affine.terms) == 1 and not group.has_bias and not group.sigmoids
         if alone:
-            self.top.append(f"{name} = {self._matrix(first)}")
+            self.top.append(f"{name} = {self._rows(first.w, first.transposed, first.lo, first.hi)}")
             return name
-        rows = self.top
-        rows.append(f"{name} = zeros(({group.height}, {hi - lo}), {self.dtype(group.dtype)})")
+        self.top.append(f"{name} = empty(({group.height}, {hi - lo}), {self.dtype(group.dtype)})")
         ones = next(i for i in range(hi - lo) if all(not a <= i < b for a, b in group.columns.values())) if group.has_bias else -1
+        pieces: list[list[Any]] = []  # rows, columns, whether they add to what is there, and what stands there: a matrix and its rows
         for block in group.blocks:
             at, end = group.rows[block.op]
-            for term in block.affine.terms:
-                left, right = group.columns[term.v]
-                rows.append(f"{name}[{at}:{end}, {left}:{right}] += {self._matrix(term)}")
-            for bias, b, e in block.affine.biases:
-                whole = "" if (b, e) == (0, bias.shape[0]) else f"[{b}:{e}]"
-                rows.append(f"{name}[{at}:{end}, {ones}] += {self.weights[bias.params[1]]}{whole}")
+            filled: set[Any] = set()
+            parts = [("{}:{}".format(*group.columns[t.v]), t.w, t.transposed, t.lo, t.hi) for t in block.affine.terms]
+            parts += [(str(ones), bias, True, b, e) for bias, b, e in block.affine.biases]
+            parts += [(str(ones), None, True, 0, 0)] if group.has_bias and not block.affine.biases else []
+            for columns, w, transposed, low, high in parts:
+                pieces.append([at, end, columns, columns in filled, w, transposed, low, high])
+                filled.add(columns)
+        self.top += [self._piece(name, *piece) for piece in _merged(pieces)]
         if group.sigmoids:
-            rows.append(f"{name}[:{group.sigmoids}] *= 0.5")
+            self.top.append(f"{name}[:{group.sigmoids}] *= 0.5")
         return name
 
-    def _matrix(self, term: Any) -> str:
-        w = self.weights[term.w.params[1]] + ("" if term.transposed else ".T")
-        return w if (term.lo, term.hi) == (0, term.w.shape[0 if term.transposed else 1]) else f"{w}[{term.lo}:{term.hi}]"
+    def _piece(self, name: str, at: int, end: int, columns: str, adds: bool, w: Op | None, transposed: bool, lo: int, hi: int) -> str:
+        """Put rows of a weight, or of a bias, into the stacked weights."""
+        value = "0" if w is None else self._rows(w, transposed, lo, hi)
+        return f"{name}[{at}:{end}, {columns}] {'+=' if adds else '='} {value}"
+
+    def _rows(self, w: Op, transposed: bool, lo: int, hi: int) -> str:
+        name = self.weights[w.params[1]] + ("" if transposed else ".T")
+        return name if (lo, hi) == (0, w.shape[0 if transposed else 1]) else f"{name}[{lo}:{hi}]"
 
     def text(self) -> str:
         """The function."""

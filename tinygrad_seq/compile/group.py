@@ -51,7 +51,7 @@ class Group:
 
     def __init__(self, blocks: list[Block]):
         rank = {"sigmoid": 0, "tanh": 1}
-        self.blocks = sorted(blocks, key=lambda b: rank[b.activation.name] if b.activation else 2)
+        self.blocks = sorted(blocks, key=lambda b: (rank[b.activation.name] if b.activation else 2, b.affine.terms[0].lo))
         self.inputs = list(dict.fromkeys(t.v for t in blocks[0].affine.terms))
         self.columns: dict[Op, tuple[int, int]] = {}  # of its weights those that multiply an input; the plan says
         self.has_bias = any(b.affine.biases for b in blocks)
