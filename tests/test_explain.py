@@ -111,6 +111,17 @@ def test_names_that_the_text_uses_itself_are_changed_and_each_stands_once() -> N
     assert {name: names.identifier(name) for name in awkward} == awkward
 
 
+def test_stacks_over_time_are_called_after_their_state_unless_a_weight_is() -> None:
+    x, state, weights = leaf(B, D), (leaf(B, H), leaf(B, H)), [leaf(*shape) for shape in LSTM]
+    assert "cs_new" in tg.compile_scan(F.lstm_step, x, state, weights).forward
+
+    def step(x: Any, h: Any, c: Any, cs: Any, *others: Any) -> Any:
+        return F.lstm_step(x, h, c, cs, *others)
+
+    loop = tg.compile_scan(step, x, state, weights)
+    assert "cs" in loop.names and "s1_new" in loop.forward and "cs_new" not in loop.forward
+
+
 def test_the_numbers_do_not_depend_on_names() -> None:
     x, h, weights = leaf(T, B, D), leaf(B, H), problem()[2]
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import describe, message
 from ..graph import Value, raw
 from . import trace as tracing
-from .names import static_names
+from .names import name_buffers, parameters_of, static_names
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -42,6 +42,7 @@ class Compiled:
 
     def __init__(self, trace: tracing.Trace, x: Any, states: Sequence[Any], statics: Sequence[Any], names: Sequence[str]):
         self.trace, self.names = trace, list(names)
+        self.letters: list[str] = []  # what the step calls its states
         self.x, *others = (np.broadcast_to(np.zeros((), a.dtype), a.shape) for a in (x, *states, *statics))  # forms without memory
         self.states, self.statics = others[: len(states)], others[len(states) :]
         self.variants: dict[Any, Variant] = {}
@@ -65,6 +66,7 @@ class Compiled:
                 planned = plan(derive(self.trace, _some(self.x), states, statics, arrived, wanted))
             except tracing.Untraceable as why:
                 raise Unfit(str(why)) from None
+            name_buffers(planned, self.letters, self.names)
             self.variants[key] = Variant(planned, *emit(planned, self.names), wanted)
         return self.variants[key]
 
@@ -140,6 +142,7 @@ class Found(NamedTuple):
 
 _loops: OrderedDict[Any, Compiled] = OrderedDict()
 
+
 def compile_step(step: Callable[..., Any], x: Any, states: Sequence[Any], weights: Sequence[Any], known: bool = False) -> Compiled:
     """The loop of a step on example arrays, with all gradients, made anew. known: the step needs no second look. Raises Unfit."""
     first = tracing.run(step, x, states, weights)
@@ -152,6 +155,7 @@ def compile_step(step: Callable[..., Any], x: Any, states: Sequence[Any], weight
             raise Unfit(reason)
     names = static_names(step, first.trace, first.given, len(states), weights)
     compiled = Compiled(first.trace, raw(x), [raw(s) for s in states], arrays, names)
+    compiled.letters = parameters_of(step)[1 : 1 + len(states)]
     compiled.variant(compiled.everything)
     return compiled
 
@@ -180,6 +184,7 @@ def find(traced: tracing.Traced, x: Any, states: Sequence[Any], weights: Sequenc
     if compiled is None:
         names = static_names(traced.step, trace, traced.given, len(states), weights)
         compiled = Compiled(tracing.without_frames(trace), raw(x), [raw(s) for s in states], arrays, names)
+        compiled.letters = parameters_of(traced.step)[1 : 1 + len(states)]
         _loops[whole] = compiled
         if len(_loops) > MOST:
             _loops.popitem(last=False)

@@ -6,15 +6,19 @@ import inspect
 import keyword
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..graph import Value
 from .trace import Trace
 
+if TYPE_CHECKING:
+    from .plan import Plan
+
 # What the emitted text uses itself: names with a number or an index behind them (w1, x_t), and these words.
 _TAKEN = re.compile(r"[A-Za-z]+\d+(_.*)?|.*_(t|new|total|blocks|columns|\d+)|_.*")
 _WORDS = frozenset(
-    "T xs hs states weights masks mask saved lo hi first last chunk ahead forward backward xs_t g_hs g_last g_more g_xs reshape out axis where".split()
+    """T B f xs hs states weights masks mask saved lo hi first last chunk ahead forward backward g_hs g_last g_more g_xs reshape out axis where
+    sizes still back loop pointwise hold park release largest smallest total product zero one""".split()
 )
 
 
@@ -46,6 +50,18 @@ def static_names(step: Callable[..., Any], trace: Trace, given: Sequence[Any], s
     for place in trace.hoisted:
         names.append(unique(identifier(name_of(place)), names))
     return names
+
+
+def name_buffers(plan: Plan, states: Sequence[str], statics: Sequence[str]) -> None:
+    """Call the arrays of a plan after what they hold: cs the stack of a state c over time, kept1 what is kept, joined1 values side by side."""
+    for letter, homes in zip(states, plan.forward.homes, strict=False):
+        stack, name = homes[0].buffer, f"{letter}s"
+        if stack.time == "t+1" and name not in statics and identifier(name) == name:
+            stack.name = name
+    buffers = [*plan.forward.body.buffers, *plan.backward.ahead.buffers, *plan.backward.body.buffers]
+    for pattern, name in ((r"[rfq]s\d+", "joined"), (r"v\d+", "kept")):
+        for k, buffer in enumerate((b for b in buffers if re.fullmatch(pattern, b.name)), 1):
+            buffer.name = f"{name}{k}"
 
 
 def parameters_of(step: Callable[..., Any]) -> list[str]:
