@@ -206,6 +206,7 @@ class _Loop:
             there=self.there,
             reverse=self.reverse,
             name=self.name,
+            records=thread.modes.record and (self.tracked or any(wanted)),
         )
         hs, last, collected = outs[0], outs[1 : 1 + n], iter(outs[1 + n :])
         return hs, tuple(last), each(lambda _: next(collected), found.form[-1]) if self.collect else None
@@ -249,17 +250,31 @@ def _equation(*arrays: Any, trace: Trace, count: int, there: Any, reverse: bool,
 
 
 @fused(equation=_equation, multiple=True)
-def _scan(*arrays: Any, compiled: Compiled, count: int, wanted: Any, there: Any, reverse: bool, **_: Any) -> Any:
+def _scan(*arrays: Any, compiled: Compiled, count: int, wanted: Any, there: Any, reverse: bool, records: bool, **_: Any) -> Any:
     xs, states, statics = arrays[0], arrays[1 : 1 + count], arrays[1 + count :]
     T = len(xs)
     every = np.empty((T + 1, *states[0].shape), states[0].dtype)  # the first state before, between and after the steps
     in_loop, xs = (every[::-1], xs[::-1]) if reverse else (every, xs)
     in_loop[0] = states[0]
     masks = _in_order(there, reverse)
-    last, more, saved = compiled.variant(wanted).forward(xs, in_loop, states, statics, masks or repeat(None, T))
+    forward = compiled.variant(wanted).forward
+    if records:
+        last, more, saved = forward(xs, in_loop, states, statics, masks or repeat(None, T))
+    else:
+        last, more, saved = _in_pieces(forward, xs, in_loop, states, statics, masks)
     hs = every[:T] if reverse else every[1:]
     more = tuple(m[::-1] if reverse else m for m in more)
     return (hs, *last, *more), (in_loop, saved, masks or [None] * T)
+
+
+def _in_pieces(forward: Any, xs: Any, hs: Any, states: Any, statics: Any, masks: Any, piece: int = 64) -> Any:
+    """The forward loop a piece of the time after the other: what it keeps for a backward loop that nobody asks for is dropped behind it."""
+    collected = []
+    for t in range(0, len(xs), piece):
+        end = min(t + piece, len(xs))
+        states, more, _ = forward(xs[t:end], hs[t : end + 1], states, statics, masks[t:end] if masks else repeat(None, end - t))
+        collected.append(more)
+    return states, [np.concatenate(parts) for parts in zip(*collected, strict=True)], None
 
 
 @backward_of(_scan)
