@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..graph import Value
+from . import runtime
 from .trace import Trace
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 _TAKEN = re.compile(r"[A-Za-z]+\d+(_.*)?|.*_(t|new|total|blocks|columns|\d+)|_.*")
 _WORDS = frozenset(
     """T B f xs hs states weights masks mask saved lo hi first last chunk ahead forward backward g_hs g_last g_more g_xs reshape out axis where
-    sizes still back loop pointwise hold park release largest smallest total product zero one""".split()
+    sizes still back new loop pointwise hold park release largest smallest total product zero one spans in_memory runs_back rows_still g_all
+    room_for put_back add_product sum_of_rows""".split()
 )
 
 
@@ -81,12 +83,12 @@ def identifier(name: str) -> str:
 
 
 def _is_numpy(word: str) -> bool:
-    """Whether NumPy has a function or Python a builtin of that name, which the text may call."""
+    """Whether NumPy has a function of that name, or Python, or the loops' own helpers: the text may call it."""
     import builtins
 
     import numpy as np
 
-    return hasattr(np, word) or hasattr(builtins, word)
+    return hasattr(np, word) or hasattr(builtins, word) or hasattr(runtime, word)
 
 
 def unique(name: str, taken: Sequence[str]) -> str:

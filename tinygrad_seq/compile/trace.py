@@ -88,7 +88,8 @@ class Tracer:
     def read(self, value: Value) -> None:
         """Numbers of a value left the tape."""
         if value.node is not None and value.node.order >= self.start:
-            made = f", which {value.node.prim.name} made" if value.node.prim is not None else ""
+            prim = value.node.prim
+            made = ", an argument of the step" if prim is None or prim is same.primitive else f", which {prim.name} made"
             self.refuse(
                 "it reads the numbers of a Tensor, and the tape does not show what it does with them",
                 expected="ops on Tensors from the arguments to what the step returns",
