@@ -368,7 +368,8 @@ class BackwardWriter(Writer):
 
     def rows(self, v: Op) -> str:
         """The rows of a value over the steps lo:hi, (t x B, F)."""
-        if v.kind == "part" and v not in self.plan.forward.stacks:
+        news, states = self.plan.kept.news, self.plan.kept.states
+        if v.kind == "part" and v not in self.plan.forward.stacks and news.get(v) not in states:
             return f"{self.rows(v.args[0])}[:, {v.params[0]}:{v.params[1]}]"
         if v.kind == "input" and v.params[0] == "x":
             return f"xs[lo:hi].reshape(-1, {v.shape[1]})"
@@ -379,7 +380,7 @@ class BackwardWriter(Writer):
         elif v in self.plan.forward.stacks:
             place = self.plan.forward.stacks[v]
         else:
-            place = self.plan.forward.homes[self.plan.kept.news[v]][0]
+            place = self.plan.forward.homes[news[v]][0]
         buffer, low, high, when = place
         times = "lo + 1:hi + 1" if when == "t+1" else "lo:hi"
         rows = "" if low is None else f", {low}:{high}"
