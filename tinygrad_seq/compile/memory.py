@@ -25,7 +25,7 @@ class Entry(NamedTuple):
     compiled: Compiled
     sources: list[Any]  # of what the trace calls given: which weight, or a reference to a value around the step
     form: Any  # of what the step returned
-    frames: list[list[tuple[Any, Any]]]  # the frames of each op: references to their owners, and times
+    frames: list[list[tuple[Any, Any, int]]]  # the frames of each op: references to their owners, times, and which frame it is
 
 
 _steps: OrderedDict[Any, Entry] = OrderedDict()
@@ -36,6 +36,7 @@ def key_of(step: Callable[..., Any], x: Any, states: Sequence[Any], weights: Seq
     `nn.functional`, which depends on its arguments alone.
     """
     arrays = tuple((type(raw(a)), raw(a).shape, raw(a).dtype) if hasattr(raw(a), "shape") else a for a in (x, *states, *weights))
+    key: Any
     function, settings = (step.func, tuple(step.keywords.items())) if isinstance(step, partial) and not step.args else (step, ())
     if str(getattr(function, "__module__", "")).startswith(_HOME) and not getattr(inspect.unwrap(function), "__closure__", None):
         key, known = (function, settings, arrays, len(states)), True
@@ -57,8 +58,8 @@ def remembered(key: Any, weights: Sequence[Any]) -> Found | None:
     if entry is None:
         return None
     given = [weights[s] if isinstance(s, int) else s() for s in entry.sources]
-    owners = [[(o() if isinstance(o, weakref.ref) else o, t) for o, t in path] for path in entry.frames]
-    if any(g is None for g in given) or any(o is None for path in owners for o, _ in path):
+    owners = [[(o() if isinstance(o, weakref.ref) else o, t, k) for o, t, k in path] for path in entry.frames]
+    if any(g is None for g in given) or any(o is None for path in owners for o, *_ in path):
         del _steps[key]
         return None
     _steps.move_to_end(key)
@@ -78,7 +79,8 @@ def remember(key: Any, found: Found, traced: tracing.Traced, weights: Sequence[A
         else:
             return
     if key is not None:
-        frames = [[(_reference(f.owner), f.step) for f in call.frame] for call in found.trace.calls]
+        calls = (*found.trace.statics, *found.trace.calls)
+        frames = [[(_reference(f.owner), f.step, f.call) for f in call.frame] for call in calls]
         _steps[key] = Entry(found.compiled, sources, _hollow(traced.new), frames)
         if len(_steps) > MOST:
             _steps.popitem(last=False)
@@ -91,20 +93,21 @@ def _reference(owner: Any) -> Any:
         return owner
 
 
-def _in_frames(trace: tracing.Trace, owners: list[list[tuple[Any, Any]]]) -> tracing.Trace:
-    """The trace with the frames of its ops; ops one after the other in the same frames share them."""
+def _in_frames(trace: tracing.Trace, owners: list[list[tuple[Any, Any, int]]]) -> tracing.Trace:
+    """The trace with the frames of its ops."""
     if not any(owners):
         return trace
-    calls, last, frames = [], None, ()
-    for call, path in zip(trace.calls, owners, strict=True):
-        if path != last:
-            parent, made = None, []
-            for owner, step in path:
-                parent = Frame(parent, owner, step)
-                made.append(parent)
-            frames, last = tuple(made), path
-        calls.append(call._replace(frame=frames))
-    return trace._replace(calls=tuple(calls))
+    made: dict[int, Frame] = {}
+    calls: list[tracing.Call] = []
+    for call, path in zip((*trace.statics, *trace.calls), owners, strict=True):
+        inner: list[Frame] = []
+        for owner, step, k in path:
+            if k not in made:
+                made[k] = Frame(inner[-1] if inner else None, owner, step)
+            inner.append(made[k])
+        calls.append(call._replace(frame=tuple(inner)))
+    n = len(trace.statics)
+    return trace._replace(statics=tuple(calls[:n]), calls=tuple(calls[n:]))
 
 
 def _hollow(form: Any) -> Any:

@@ -79,7 +79,7 @@ class Surroundings:
             self.certain = False  # its numbers may change, and nobody would see it
             return id(x)
         attributes = ((name, self._of(a)) for name, a in vars(x).items() if name != "_named")  # a module names its weights once
-        return (type(x), *attributes, *(self._of(a) for kind in type(x).__mro__ for a in _attributes(kind)))  # type: ignore[arg-type]
+        return (type(x), *attributes, *(self._of(a) for kind in type(x).__mro__ for a in _attributes(kind)))
 
     def _of_function(self, f: types.FunctionType) -> Any:
         around = [_content(cell) for cell in f.__closure__ or ()]
