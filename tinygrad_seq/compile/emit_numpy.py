@@ -143,9 +143,9 @@ class Writer:
         key = ("stacked", out)
         if key not in self.views:
             name = self.name(out)
-            self.views[key] = f"{name}_each"  # type: ignore[index]
+            self.views[key] = f"{name}_each"
             self.top.append(f"{name}_each = {name}.reshape({shape})")
-        return [f"multiply({self.name(value)}, {factors}, out={self.views[key]})"]  # type: ignore[index]
+        return [f"multiply({self.name(value)}, {factors}, out={self.views[key]})"]
 
     def _line(self, line: Instruction) -> list[str]:
         if line.do == "map":
@@ -277,7 +277,7 @@ class ForwardWriter(Writer):
         for block in group.blocks:
             at, end = group.rows[block.op]
             filled: set[Any] = set()
-            parts = [("{}:{}".format(*group.columns[t.v]), t.w, t.transposed, t.lo, t.hi) for t in block.affine.terms]
+            parts: list[Any] = [("{}:{}".format(*group.columns[t.v]), t.w, t.transposed, t.lo, t.hi) for t in block.affine.terms]
             parts += [(str(ones), bias, True, b, e) for bias, b, e in block.affine.biases]
             parts += [(str(ones), None, True, 0, 0)] if group.has_bias and not block.affine.biases else []
             for columns, w, transposed, low, high in parts:
