@@ -153,8 +153,7 @@ class Backward:
     def __init__(self, step: Step, forward: Forward, deferred: Deferred, kept: Kept):
         self.step, self.deferred, self.kept = step, deferred, kept
         places: dict[Op, Place] = {}  # what the forward loop left
-        for k, s in enumerate(step.statics):
-            places[s] = forward.body.place[s]
+        places.update({s: forward.body.place[s] for s in step.statics})
         places.update(constants(step))
         for k in kept.states:
             place = forward.homes[k][0]
@@ -190,7 +189,6 @@ class Backward:
         for g, home in zip(step.g_states, self.homes, strict=True):
             if g is None:
                 body.line("zero", "", home, [])
-
 
     def _side_by_side(self, ahead: Body, deferred: Deferred, kept: Kept) -> None:
         """Let factors of one cotangent stand side by side where their products do: one call then multiplies them all."""

@@ -13,7 +13,7 @@ from ...errors import ShapeError, describe, message
 from ...graph import raw
 from ...ops import concatenate, expand_dims, matmul, moveaxis, swapaxes, tanh, transpose, where
 from ...random import Rng
-from ...scan import present
+from ...scan_checks import present
 from .dropout import dropout
 from .linear import linear
 from .scaled_dot_product import (

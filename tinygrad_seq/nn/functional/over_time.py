@@ -13,7 +13,7 @@ from ...errors import ArgumentError, ShapeError, describe, message
 from ...frames import frame, thread
 from ...graph import raw
 from ...ops import getitem, index_put, stack
-from ...scan import present
+from ...scan_checks import present
 from .reduction import floats, known_reduction, reduced
 
 

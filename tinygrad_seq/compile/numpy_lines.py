@@ -1,0 +1,237 @@
+"""Lines of a loop as NumPy calls: how places are called, and what each instruction says.
+
+A step's row of a stack comes from iterating over the stack, which costs half of indexing it; `zip` walks all of them in time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from .group import Group
+from .storage import Buffer, Instruction, Place
+
+
+class Writer:
+    """The text of one function."""
+
+    def __init__(self, environment: dict[str, Any], weights: list[str]):
+        self.environment, self.weights = environment, weights
+        self.top: list[str] = []  # before the loop
+        self.views: dict[Any, str] = {}  # made before the loop
+        self.walked: dict[Any, tuple[str, str]] = {}  # of each step: name, and what is walked along
+        self.body: list[str] = []
+        self.names: set[str] = set()
+
+    # ---- Names -----------------------------------------------------------------------------------------------------------------------
+
+    def name(self, place: Place) -> str:
+        """How the loop calls a place, as it lies."""
+        buffer, lo, hi, when = place
+        whole = lo is None or (lo, hi) == (0, buffer.shape[0])
+        rows = "" if whole else f"_{lo}_{hi}"
+        if buffer.time == "local":
+            return buffer.name
+        if buffer.time == "static":
+            return self._static(place, rows)
+        if buffer.time == "":
+            if whole:
+                return buffer.name
+            if place not in self.views:
+                self.views[place] = f"{buffer.name}{rows}"
+                self.top.append(f"{self.views[place]} = {buffer.name}[{lo}:{hi}]")
+            return self.views[place]
+        return self.walk(place, f"{buffer.name}{rows}{'_new' if when == 't+1' else '_t'}", self.along(place))
+
+    def walk(self, key: Any, name: str, along: str) -> str:
+        """The name of what each step takes of something that is walked along."""
+        return self.walked.setdefault(key, (name, along))[0]
+
+    def along(self, place: Place) -> str:
+        """What is walked along for a place that changes with time."""
+        buffer, lo, hi, when = place
+        rows = "" if lo is None or (lo, hi) == (0, buffer.shape[0]) else f", {lo}:{hi}"
+        if not buffer.shape:
+            base = f"each_of({buffer.name})"
+            return base if buffer.time != "t+1" else f"{base}[{'1:' if when == 't+1' else ':-1'}]"
+        if buffer.time in ("xs", "g"):
+            base = f"{buffer.name}.swapaxes(1, 2)" if len(buffer.shape) == 2 else buffer.name
+            return f"{base}[:{rows}]" if rows else base
+        if buffer.time == "t+1":
+            return f"{buffer.name}[{'1:' if when == 't+1' else ':-1'}{rows}]"
+        return f"{buffer.name}[:{rows}]" if rows else buffer.name
+
+    def _static(self, place: Place, rows: str) -> str:
+        """A static as it lies in the loop: a vector as a column, a matrix feature-major."""
+        buffer = place.buffer
+        base = self.weights[int(buffer.name[6:])] if buffer.name.startswith("weight") else buffer.name
+        if len(buffer.shape) == 2:
+            whole = Place(buffer)
+            if whole not in self.views:
+                self.views[whole] = f"{base}_columns"
+                self.top.append(f"{base}_columns = ascontiguousarray({base}.T)")
+            base = self.views[whole]
+        return f"{base}[{place.lo}:{place.hi}]" if rows else base
+
+    def operand(self, a: Any, ndim: int) -> str:
+        """An argument of a map whose result has `ndim` axes: numbers as they are, vectors as columns."""
+        if not isinstance(a, Place):
+            return repr(a) if type(a) in (int, float, bool) and np.isfinite(a) else self.bind("number", a)
+        name, own = self.name(a), len(a.buffer.shape)
+        if ndim == 2:
+            return f"{name}[:, None]" if own == 1 else name
+        return f"{name}.T" if own == 2 else name
+
+    def natural(self, a: Any) -> str:
+        """An argument as the step has it."""
+        if not isinstance(a, Place):
+            return self.operand(a, 0)
+        return f"{self.name(a)}.T" if len(a.buffer.shape) == 2 else self.name(a)
+
+    def bind(self, name: str, value: Any) -> str:
+        """A name for an object that the text cannot say."""
+        k = 1
+        while f"{name}{k}" in self.environment and self.environment[f"{name}{k}"] is not value:
+            k += 1
+        self.environment[f"{name}{k}"] = value
+        return f"{name}{k}"
+
+    # ---- Lines -----------------------------------------------------------------------------------------------------------------------
+
+    def allocate(self, buffers: Iterable[Buffer]) -> None:
+        """Make buffers."""
+        for b in buffers:
+            lead = {"": [], "t": ["T"], "t+1": ["T + 1"], "ahead": ["ahead"]}[b.time]
+            shape = ", ".join([*lead, *map(str, b.shape)])
+            self.top.append(f"{b.name} = empty(({shape}{',' if len(b.shape) + len(lead) == 1 else ''}), {self.dtype(b.dtype)})")
+
+    def dtype(self, dtype: Any) -> str:
+        """A dtype as the text says it."""
+        return "bool" if np.dtype(dtype).kind == "b" else f'"{np.dtype(dtype).name}"'
+
+    def lines(self, lines: Iterable[Instruction]) -> list[str]:
+        """The lines of a step."""
+        return [text for run in self._runs(list(lines)) for text in (self._line(run[0]) if len(run) == 1 else self._stacked(run))]
+
+    def _runs(self, lines: list[Instruction]) -> list[list[Instruction]]:
+        """The lines one by one, but products of one value with factors that stand side by side together."""
+        runs: list[list[Instruction]] = []
+        for line in lines:
+            last = runs[-1][-1] if runs else None
+            if last is not None and _continues(last, line):
+                runs[-1].append(line)
+            else:
+                runs.append([line])
+        return runs
+
+    def _stacked(self, run: list[Instruction]) -> list[str]:
+        """Several products as one call on (how many, F, B)."""
+        value, first = run[0].args
+        height, B = (
+            run[0].out.buffer.shape[0] if run[0].out.lo is None else run[0].out.hi - run[0].out.lo,
+            run[0].out.buffer.shape[1],
+        )
+        shape = f"{len(run)}, {height}, {B}"
+        out, factor = run[0].out._replace(hi=run[-1].out.hi), first._replace(hi=run[-1].args[1].hi)
+        factors = self.walk(
+            ("stacked", factor), f"{factor.buffer.name}_{factor.lo}_{factor.hi}_t", f"{self.along(factor)}.reshape(-1, {shape})"
+        )
+        key = ("stacked", out)
+        if key not in self.views:
+            name = self.name(out)
+            self.views[key] = f"{name}_each"
+            self.top.append(f"{name}_each = {name}.reshape({shape})")
+        return [f"multiply({self.name(value)}, {factors}, out={self.views[key]})"]
+
+    def _line(self, line: Instruction) -> list[str]:
+        if line.do == "map":
+            return self._map(line)
+        if line.do == "half":
+            v = self.name(line.out)
+            return [f"multiply({v}, 0.5, out={v})", f"add({v}, 0.5, out={v})"]
+        if line.do == "zero":
+            return [f"{self.name(line.out)}.fill(0)"]
+        if line.do == "copy":
+            return [f"copyto({self.name(line.out)}, {self.name(line.args[0])})"]
+        if line.do == "product":
+            return self._product(line)
+        return self._call(line)
+
+    def _map(self, line: Instruction) -> list[str]:
+        ndim = len(line.out.buffer.shape)
+        out, args = self.name(line.out), [self.operand(a, ndim) for a in line.args]
+        if line.name == "sigmoid":
+            return [
+                f"multiply({args[0]}, 0.5, out={out})",
+                f"tanh({out}, out={out})",
+                f"multiply({out}, 0.5, out={out})",
+                f"add({out}, 0.5, out={out})",
+            ]
+        if line.name == "where":
+            return [f"copyto({out}, {args[2]})", f"copyto({out}, {args[1]}, where={args[0]})"]
+        if isinstance(getattr(np, line.name, None), np.ufunc):
+            return [f"{line.name}({', '.join(args)}, out={out})"]
+        assert line.op is not None
+        return [f"copyto({out}, {self.bind(line.name, line.op.fn)}({', '.join(args)}))"]
+
+    def _product(self, line: Instruction) -> list[str]:
+        out, source = self.name(line.out), self.name(line.args[0])
+        if line.op is None:
+            weights = self.packed(line.args[1])
+        else:
+            k = line.op.args[1].params[1]
+            weights = f"{self.weights[k]}{'' if line.op.params[0] else '.T'}"
+        B = line.out.buffer.shape[1]
+        key = ("blocks", weights)
+        if line.out.when:
+            return [f"matmul({weights}, {source}, out={out})"]
+        if key not in self.views:
+            self.views[key] = f"m{sum(1 for k in self.views if k[0] == 'blocks') + 1}"
+            self.top.append(f"{self.views[key]} = in_blocks({weights}, {B})")
+        blocks = f"{out}_blocks"
+        if blocks not in self.names:
+            self.names.add(blocks)
+        self.top.append(f"{blocks} = {out}.reshape(len({self.views[key]}), -1, {B})")
+        return [f"matmul({self.views[key]}, {source}, out={blocks})"]
+
+    def packed(self, group: Group) -> str:
+        """The name of the weights of a group, laid out for its product; the two loops lay them out each in its own way."""
+        raise NotImplementedError
+
+    def _call(self, line: Instruction) -> list[str]:
+        op = line.op
+        assert op is not None
+        args = [self.natural(a) for a in line.args]
+        if op.kind == "pick":
+            value = f"{args[0]}[{op.params[0]}]"
+        elif op.kind == "part":
+            value = f"{args[0]}[..., {op.params[0]}:{op.params[1]}]"
+        elif op.kind == "join":
+            value = f"concatenate(({', '.join(args)}), axis=-1)"
+        elif op.kind == "product":
+            raise AssertionError
+        else:
+            value = f"{self.bind(op.name, op.fn)}({', '.join(args)})"
+        if line.out.buffer.time == "local":
+            return [f"{line.out.buffer.name} = {value}"]
+        return [f"copyto({self.natural(line.out)}, {value})"]
+
+    def zipped(self, backwards: str = "") -> str:
+        """The head of the loop."""
+        names = [name for name, _ in self.walked.values()]
+        along = [f"{a}{backwards}" for _, a in self.walked.values()]
+        return f"for {', '.join(names)}, in zip({', '.join(along)}):"
+
+
+def _continues(line: Instruction, after: Instruction) -> bool:
+    """Whether two lines multiply one value with neighbours, into neighbours."""
+    if not (line.do == after.do == "map" and line.name == after.name == "multiply"):
+        return False
+    (a, f), (b, g) = line.args, after.args
+    places = all(isinstance(p, Place) for p in (a, b, f, g)) and a == b
+    if not places or f.buffer is not g.buffer or f.buffer.time != "ahead" or line.out.buffer is not after.out.buffer:
+        return False
+    pairs = ((f, g), (line.out, after.out))
+    return line.out.buffer.time == "" and all(p.hi is not None and p.hi == q.lo and p.hi - p.lo == q.hi - q.lo for p, q in pairs)
