@@ -15,12 +15,12 @@ from .compile.loop import Compiled, Decision, Found, Unfit, difference, failed, 
 from .compile.memory import key_of, remember, remembered
 from .compile.opening import Origins, Step
 from .compile.trace import Trace, Traced, outputs_of, run
-from .errors import ArgumentError, ShapeError, describe, message
 from .frames import frame, thread
 from .fusion import fused
 from .graph import Node, Value, box, raw
 from .ops import stack, unstack, where
 from .primitives import as_it_is_now, backward_of
+from .scan_checks import check_arguments, check_collected, check_rows, check_sequence, checked, fitted, parted, steps_present
 
 
 def scan(
@@ -50,24 +50,24 @@ def scan(
 
     On the tape each step is a frame at its time t, counted from 1, inside one frame called `name`. Time and memory are linear in T.
     """
-    _check_sequence(xs)
+    check_sequence(xs)
     several = isinstance(state, (tuple, list))
     states = tuple(state) if several else (state,)
-    _check_arguments(step, states, weights)
-    there: Any = None if lengths is None else _steps_present(lengths, xs)
+    check_arguments(step, states, weights)
+    there: Any = None if lengths is None else steps_present(lengths, xs)
     if there is not None:
         for h in states:
-            _check_rows("the initial state", h, there.shape[1])
+            check_rows("the initial state", h, there.shape[1])
         alive = backend.to_device(there, backend.device_of(raw(xs)))
-        xs = where(_fitted(alive, xs), xs, 0)
+        xs = where(fitted(alive, xs), xs, 0)
     loop = _Loop(step, xs, weights, several, collect, there, reverse, name)
     hs, states, more = loop.run(states)
 
     def as_asked(value: Any) -> Any:
         if there is None:
             return value
-        _check_rows("what the step returned", value[0], there.shape[1])
-        return where(_fitted(alive, value), value, 0)
+        check_rows("what the step returned", value[0], there.shape[1])
+        return where(fitted(alive, value), value, 0)
 
     last = states if several else states[0]
     return (as_asked(hs), last, each(as_asked, more)) if collect else (as_asked(hs), last)
@@ -121,7 +121,7 @@ class _Loop:
                     new, more[t] = self._own(traced, (new, more[t]))
                 if self.there is not None and not self.there[t].all():
                     alive = backend.to_device(self.there[t], backend.device_of(raw(self.xs)))
-                    new = tuple(where(_fitted(alive, h), h, old) for h, old in zip(new, states, strict=True))
+                    new = tuple(where(fitted(alive, h), h, old) for h, old in zip(new, states, strict=True))
                 states = new
                 ys[t] = states[0]
             else:
@@ -136,8 +136,8 @@ class _Loop:
         """What the step returned, as the new state and what is collected."""
         more = None
         if self.collect:
-            new, more = _parted(new, states, self.several, t + 1)
-        return _checked(tuple(new) if isinstance(new, (tuple, list)) else (new,), states, t + 1), more
+            new, more = parted(new, states, self.several, t + 1)
+        return checked(tuple(new) if isinstance(new, (tuple, list)) else (new,), states, t + 1), more
 
     def _decided(self, traced: Traced, before: Any, x: Any, states: Any) -> tuple[Found | None, bool, Any]:
         """After a step was traced: the compiled loop if there is one; whether to trace another step; what to compare that with."""
@@ -206,6 +206,7 @@ class _Loop:
             there=self.there,
             reverse=self.reverse,
             name=self.name,
+            target=thread.modes.target,
             records=thread.modes.record and (self.tracked or any(wanted)),
         )
         hs, last, collected = outs[0], outs[1 : 1 + n], iter(outs[1 + n :])
@@ -218,7 +219,7 @@ def _as_value(x: Any) -> Any:
 
 
 def _stacked(*values: Any) -> Any:
-    _check_collected(values)
+    check_collected(values)
     return stack(values)
 
 
@@ -250,14 +251,16 @@ def _equation(*arrays: Any, trace: Trace, count: int, there: Any, reverse: bool,
 
 
 @fused(equation=_equation, multiple=True)
-def _scan(*arrays: Any, compiled: Compiled, count: int, wanted: Any, there: Any, reverse: bool, records: bool, **_: Any) -> Any:
+def _scan(
+    *arrays: Any, compiled: Compiled, count: int, wanted: Any, there: Any, reverse: bool, records: bool, target: str, **_: Any
+) -> Any:
     xs, states, statics = arrays[0], arrays[1 : 1 + count], arrays[1 + count :]
     T = len(xs)
     every = np.empty((T + 1, *states[0].shape), states[0].dtype)  # the first state before, between and after the steps
     in_loop, xs = (every[::-1], xs[::-1]) if reverse else (every, xs)
     in_loop[0] = states[0]
     masks = _in_order(there, reverse)
-    forward = compiled.variant(wanted).forward
+    forward = compiled.variant(wanted, target=target).forward
     if records:
         last, more, saved = forward(xs, in_loop, states, statics, masks or repeat(None, T))
     else:
@@ -283,7 +286,7 @@ def _(g: Any, y: Any, saved: Any, *arrays: Any, **params: Any) -> list[Any]:
 
 
 def _through_time(
-    g: Any, saved: Any, *arrays: Any, compiled: Compiled, count: int, wanted: Any, there: Any, reverse: bool, **_: Any
+    g: Any, saved: Any, *arrays: Any, compiled: Compiled, count: int, wanted: Any, there: Any, reverse: bool, target: str, **_: Any
 ) -> list[Any]:
     xs, states, statics = arrays[0], arrays[1 : 1 + count], arrays[1 + count :]
     in_loop, kept, masks = saved
@@ -292,7 +295,7 @@ def _through_time(
     g_hs = np.broadcast_to(states[0].dtype.type(0), (len(xs), *states[0].shape)) if g_hs is None else g_hs
     g_last = [np.zeros_like(s) if c is None else c for c, s in zip(g_last, states, strict=True)]
     arrived = tuple(c is not None for c in g_more)
-    loops = compiled.variant(wanted, arrived)
+    loops = compiled.variant(wanted, arrived, target)
     if any(arrived):  # what the usual loop kept may not be enough
         *_, kept = loops.forward(xs, in_loop, states, statics, masks)
     if reverse:
@@ -316,108 +319,3 @@ def each(f: Callable[..., Any], *values: Any) -> Any:
         return f(*values)
     parts = [each(f, *places) for places in zip(*values, strict=True)]
     return type(form)(*parts) if hasattr(form, "_fields") else tuple(parts)
-
-
-def _check_sequence(xs: Any) -> None:
-    shape = tuple(raw(xs).shape) if hasattr(raw(xs), "shape") else None
-    if not shape:
-        raise ShapeError(message("scan: xs has no time axis", expected="an array (T, ...): time first", got=describe(raw(xs))))
-    if shape[0] == 0:
-        raise ShapeError(message("scan: xs has no time step", expected="T >= 1", got=describe(raw(xs))))
-
-
-def _check_arguments(step: Any, states: tuple[Any, ...], weights: Any) -> None:
-    if not callable(step):
-        raise ArgumentError(
-            message(f"scan: the step {describe(step)} is no function", expected="step(x, state, *weights) -> the new state")
-        )
-    if hasattr(raw(weights), "shape"):
-        raise ArgumentError(
-            message(f"scan: the weights are one array, {describe(raw(weights))}", expected="a tuple of arrays", do="(w,)")
-        )
-    for h in states:
-        if not hasattr(raw(h), "shape"):
-            raise ArgumentError(
-                message(f"scan: the initial state {describe(h)} is no array", expected="an array, or a tuple of them")
-            )
-
-
-def present(who: str, lengths: Any, T: int, B: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """(T, B): whether row b is still within its length at time t. `who` asks, for the error that tells what lengths (B,) must be."""
-    given = np.asarray(backend.to_numpy(raw(lengths)))
-    if isinstance(lengths, (list, tuple)) and not lengths:
-        given = given.astype(np.int64)  # of an empty list NumPy makes floats
-    if given.shape != (B,):
-        raise ShapeError(message(f"{who}: lengths {given.shape} do not fit {B} rows", expected=f"lengths ({B},), one for each row"))
-    if given.dtype.kind not in "iu":
-        raise ArgumentError(message(f"{who}: lengths must be integers, got {given.dtype}"))
-    if given.size and not (given.min() >= 0 and given.max() <= T):
-        raise ShapeError(message(f"{who}: lengths lie in {given.min()} ... {given.max()}", expected=f"0 ... T = {T}"))
-    return np.asarray(np.arange(T)[:, None] < given)
-
-
-def _steps_present(lengths: Any, xs: Any) -> Any:
-    if len(xs.shape) < 2:
-        raise ShapeError(
-            message(f"scan: lengths do not fit xs {tuple(xs.shape)}", expected="xs (T, B, ...) and lengths (B,), one for each row")
-        )
-    return present("scan", lengths, *xs.shape[:2])
-
-
-def _check_rows(what: str, x: Any, B: int) -> None:
-    if tuple(x.shape[:1]) != (B,):
-        raise ShapeError(
-            message(
-                f"scan: there are {B} lengths, but {what} is {describe(raw(x))}", expected=f"({B}, ...): one row for each length"
-            )
-        )
-
-
-def _fitted(mask: Any, x: Any) -> Any:
-    """The mask with trailing axes, so that it broadcasts over x."""
-    return mask.reshape(mask.shape + (1,) * (len(x.shape) - mask.ndim))
-
-
-def _parted(new: Any, before: tuple[Any, ...], several: bool, t: int) -> tuple[Any, Any]:
-    """What a step with `collect` returned, as the new state and the thing more."""
-    if not isinstance(new, tuple) or len(new) != len(before) + 1:
-        got = f"a tuple of {len(new)}" if isinstance(new, tuple) else describe(raw(new))
-        raise ShapeError(
-            message(
-                f"scan: collect=True, but the step returned no thing more at t = {t}",
-                expected=f"a tuple of {len(before) + 1}: the arrays of the state, then what to collect",
-                got=got,
-            )
-        )
-    return new[:-1] if several else new[0], new[-1]
-
-
-def _check_collected(values: tuple[Any, ...]) -> None:
-    for value in values:
-        if not hasattr(raw(value), "shape"):
-            raise ArgumentError(message(f"scan: the step returned {describe(value)} to collect", expected="arrays"))
-
-
-def _checked(new: tuple[Any, ...], before: tuple[Any, ...], t: int) -> tuple[Any, ...]:
-    """What the step returned: as many arrays as the state has, of the same shapes."""
-    if len(new) != len(before):
-        raise ShapeError(
-            message(
-                f"scan: the step returned {len(new)} {'array' if len(new) == 1 else 'arrays'} at t = {t}",
-                expected=f"{len(before)}, as the state has",
-                do="return the new state and nothing else: its first array is the output" if len(new) > len(before) else "",
-            )
-        )
-    for i, (h, old) in enumerate(zip(new, before, strict=True)):
-        if not hasattr(raw(h), "shape"):
-            raise ArgumentError(message(f"scan: the step returned {describe(h)} at t = {t}", expected="arrays"))
-        if h.shape != old.shape:
-            raise ShapeError(
-                message(
-                    f"scan: the step changed the shape of the state at t = {t}",
-                    expected=f"{tuple(old.shape)}, as state {i} came in",
-                    got=str(tuple(h.shape)),
-                    do="give an initial state of the shape that the step returns; a cell tells it as hidden_size or state_sizes",
-                )
-            )
-    return new
