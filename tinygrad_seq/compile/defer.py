@@ -61,8 +61,12 @@ class Deferred:
                 [*(self._delta(o) for o in self.outers), *(t.delta for t in self.totals), *(t.delta for t in self.through)]
             )
         )
-        self.targets = [g for g in step.g_states if g is not None]
-        self.targets += [*self.gathered, *(op for _, op in self.each), *([] if self.x is None else [self.x])]
+        states = [g for g in step.g_states if g is not None]
+        each = [*(op for _, op in self.each), *([] if self.x is None else [self.x])]
+        read = {a for op in used([*self.gathered, *each, *states]) if op.linear for a in op.args}
+        self.gathered.sort(key=lambda op: op not in read)  # first what the step itself goes on with
+        self.alone = [op for op in self.gathered if op not in read]
+        self.targets = [*self.gathered, *each, *states]  # the states last: they take the place of the cotangents
 
     def _defer(self, k: int, term: Op) -> None:
         left: Any = term.args[0] if term.args else None
@@ -199,7 +203,7 @@ class Kept:
             return True
         if op.kind == "input":
             return op.ndim <= 2 and (op.params[0] != "x" or op.ndim == 2)
-        if op.kind == "part":
+        if op.kind == "part" and op not in self.saved:
             return op.ndim == 2 and self._is_ahead(op.args[0])
         return op.ndim == 2 and (op in self.saved or self.ahead.get(op, False) or op in self.news)
 

@@ -204,10 +204,9 @@ class BackwardWriter(Writer):
         loop += [f"if {mask} is not None:", *("    " + line for line in before)]
         loop += self.lines(body.lines[: back.ready])
         for i, (op, place) in enumerate(back.gathered.items()):
-            column = self.walk(
-                ("gathered", i), f"column{i}", f"gathered{i}[:, :chunk * {B}].reshape({op.shape[1]}, -1, {B}).swapaxes(0, 1)"
-            )
-            loop.append(f"copyto({column}, {self.name(place)})")
+            if place.buffer.name != f"column{i}":
+                column = self.walk(("gathered", i), f"column{i}", self.columns(f"gathered{i}", 0, op.shape[1], B))
+                loop.append(f"copyto({column}, {self.name(place)})")
         for k, op in deferred.each:
             loop.append(f"add(g{k}_total, {self.natural(back.results[op])}, out=g{k}_total)")
         if deferred.x is not None:
@@ -250,7 +249,7 @@ class BackwardWriter(Writer):
         names, along = [], []
         for key, (name, what) in self.walked.items():
             names.append(name)
-            if key[0] == "gathered":
+            if key[0] == "gathered" or (isinstance(key, Place) and key.buffer.time == "column"):
                 cut = "first - lo:last - lo"
             elif key[0] == "stacked" or (isinstance(key, Place) and key.buffer.time == "ahead"):
                 cut = ":last - first"

@@ -56,12 +56,19 @@ class Writer:
         if not buffer.shape:
             base = f"each_of({buffer.name})"
             return base if buffer.time != "t+1" else f"{base}[{'1:' if when == 't+1' else ':-1'}]"
+        if buffer.time == "column":
+            low, high = (lo or 0), buffer.shape[0] if hi is None else hi
+            return self.columns(buffer.name.replace("column", "gathered"), low, high, buffer.shape[1])
         if buffer.time in ("xs", "g"):
             base = f"{buffer.name}.swapaxes(1, 2)" if len(buffer.shape) == 2 else buffer.name
             return f"{base}[:{rows}]" if rows else base
         if buffer.time == "t+1":
             return f"{buffer.name}[{'1:' if when == 't+1' else ':-1'}{rows}]"
         return f"{buffer.name}[:{rows}]" if rows else buffer.name
+
+    def columns(self, gathered: str, lo: int, hi: int, B: int) -> str:
+        """The columns of each step in rows lo:hi of what is gathered over a chunk."""
+        return f"{gathered}[{lo}:{hi}, :chunk * {B}].reshape({hi - lo}, -1, {B}).swapaxes(0, 1)"
 
     def _static(self, place: Place, rows: str) -> str:
         """A static as it lies in the loop: a vector as a column, a matrix feature-major."""

@@ -34,6 +34,7 @@ class Forward:
                 self.homes[k].append(Place(body.new(f"s{k}", stored(s.shape), s.dtype)))
             first = self.homes[k][0]
             body.place[s] = first._replace(when="t") if first.when else first
+            body.also[s] = self.homes[k][1:]
         x = step.x
         body.place[x] = self.x_homes[0] if self.x_homes else Place(Buffer("xs", stored(x.shape), x.dtype, "xs"), when="t")
         for k, s in enumerate(step.statics):
@@ -178,9 +179,14 @@ class Backward:
         for g, home in zip(step.g_states, self.homes, strict=True):
             if g is not None and g.kind in ("map", "product", "call"):
                 body.wanted.setdefault(g, home)
-        for op in used(deferred.targets):
-            if op.linear and op.kind == "join" and op.ndim == 2:
+        linear = [op for op in used(deferred.targets) if op.linear]
+        for op in linear:
+            if op.kind == "join" and op.ndim == 2 and op not in deferred.alone:
                 body.reserve(op)
+        for i, op in enumerate(deferred.gathered):
+            if op.kind == "join" and op in deferred.alone:  # computed where it is gathered, but for what others read, too
+                body.wanted[op] = Place(Buffer(f"column{i}", stored(op.shape), op.dtype, "column"), when="t")
+                body.reserve(op, {a for other in linear if other is not op for a in other.args} | set(deferred.gathered))
         body.compute(deferred.targets)
         self.ready = len(body.lines)
         self.gathered = {op: body.place[op] for op in deferred.gathered}

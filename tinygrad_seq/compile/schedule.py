@@ -6,7 +6,7 @@ free by then: its own argument's, if that is read for the last time, so most lin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from .expressions import Op
 from .group import Group
@@ -20,6 +20,7 @@ class Body:
         self.prefix, self.owner = prefix, owner  # owner: the group that computes an op
         self.place: dict[Op, Place] = {}
         self.given: set[Op] = set()  # what was there before
+        self.reserved: set[Op] = set()  # joins that have room
         self.wanted: dict[Op, Place] = {}  # where a value should be computed, if that memory is free
         self.lines: list[Instruction] = []
         self.buffers: list[Buffer] = []  # all that are made for these lines
@@ -29,6 +30,7 @@ class Body:
         self.total: dict[Buffer, int] = {}  # the same for all rows
         self.readers: dict[Op, int] = {}
         self.operand: dict[Group, tuple[Place, list[tuple[Op, Place]]]] = {}  # [v; 1], and where in it each v stands
+        self.also: dict[Op, list[Place]] = {}  # where else a value stands from the beginning of a step
         self.kept: dict[Group, Place] = {}  # where the activations of a group are kept
 
     # ---- What is computed, and who reads it ----------------------------------------------------------------------------------------
@@ -150,7 +152,7 @@ class Body:
 
     def copy(self, op: Op, place: Place) -> None:
         """The value must stand there, too."""
-        if self.place[op] != place:
+        if self.place[op] != place and place not in self.also.get(op, ()):
             self.line("copy", "", place, [self.place[op]], op)
 
     def _write(self, op: Op) -> None:
@@ -189,15 +191,17 @@ class Body:
             self.used(a)
         self.settle(op, out)
 
-    def reserve(self, join: Op) -> None:
-        """Make room for a join, so that each piece is computed in its place."""
-        if join in self.wanted:
+    def reserve(self, join: Op, others: Container[Op] = ()) -> None:
+        """Make room for a join, so that each piece is computed in its place, but for those that `others` holds."""
+        if join in self.reserved:
             return
-        whole = self.wanted[join] = Place(self.new(f"{self.prefix}s{join.number}", stored(join.shape), join.dtype))
+        self.reserved.add(join)
+        if join not in self.wanted:
+            self.wanted[join] = Place(self.new(f"joined{len(self.reserved)}", stored(join.shape), join.dtype))
         at = 0
         for a in join.args:
-            if a.kind in ("map", "product") and a not in self.owner:
-                self.wanted.setdefault(a, whole.rows(at, at + a.shape[-1]))
+            if a.kind in ("map", "product") and a not in self.owner and a not in others:
+                self.wanted.setdefault(a, self.wanted[join].rows(at, at + a.shape[-1]))
             at += a.shape[-1]
 
     def _join(self, op: Op) -> None:
