@@ -5,6 +5,7 @@ The engine sets and keeps frames and never reads them; drawing and BPTT analysis
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import itertools
 import threading
@@ -208,6 +209,10 @@ def scan_target(name: str, f: F | None = None) -> Any:
     """
     if name not in TARGETS:
         raise errors.ArgumentError(errors.message(f"scan_target: {name!r} is not known", expected=" or ".join(map(repr, TARGETS))))
+    if name == "numba" and importlib.util.find_spec("numba") is None:
+        raise errors.MissingDependencyError(
+            errors.message("scan_target: Numba is not installed", expected="numba", do="pip install 'tinygrad_seq[fast]'")
+        )
     return mode("target", name) if f is None else mode("target", name)(f)
 
 

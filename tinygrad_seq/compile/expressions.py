@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -187,7 +188,7 @@ def _bound(fn: Callable[..., Any], params: dict[str, Any], saves: bool) -> Calla
     """The function of arrays alone."""
     if saves:
         return lambda *args: fn(*args, **params)[0]
-    return (lambda *args: fn(*args, **params)) if params else fn
+    return partial(fn, **params) if params else fn
 
 
 def _last_axis_only(key: Any, shape: tuple[int, ...]) -> tuple[int, int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..errors import describe, message
+from ..frames import thread
 from ..graph import Value, raw
 from . import trace as tracing
 from .names import name_buffers, parameters_of, static_names
@@ -49,15 +51,14 @@ class Compiled:
         self.proven = False  # whether a second step was seen to have the same equations
         self.collected = len(trace.outputs) - len(states)
 
-    def variant(self, wanted: tuple[bool, ...], collected: tuple[bool, ...] | None = None) -> Variant:
+    def variant(self, wanted: tuple[bool, ...], collected: tuple[bool, ...] | None = None, target: str | None = None) -> Variant:
         """The loops that give the gradients of x and of the statics that are `wanted`, from cotangents of the state and of what is
-        `collected` (usually none).
+        `collected` (usually none), for a `target` (that of `scan_target`).
         """
-        collected = collected or (False,) * self.collected
-        key = (wanted, collected)
+        collected, target = collected or (False,) * self.collected, target or thread.modes.target
+        key = (wanted, collected, target)
         if key not in self.variants:
             from .adjoint import derive  # the passes are imported when the first loop is compiled
-            from .emit_numpy import emit
             from .plan import plan
 
             arrived = (True,) * len(self.states) + collected
@@ -67,7 +68,7 @@ class Compiled:
             except tracing.Untraceable as why:
                 raise Unfit(str(why)) from None
             name_buffers(planned, self.letters, self.names)
-            self.variants[key] = Variant(planned, *emit(planned, self.names), wanted)
+            self.variants[key] = emitted(planned, self.names, wanted, target)
         return self.variants[key]
 
     @property
@@ -103,6 +104,33 @@ class Compiled:
             weights=given,
             where="",
         )
+
+
+def emitted(planned: Plan, names: list[str], wanted: tuple[bool, ...], target: str) -> Variant:
+    """The loops of a plan for a target, or for NumPy, which can do everything, and why."""
+    from .emit_numpy import emit
+
+    instead = ""
+    if target != "numpy":
+        try:
+            forward, backward, text = emit_for_numba(planned, names)
+            return Variant(planned, forward, backward, text, wanted, "numba")
+        except tracing.Untraceable as why:
+            instead = str(why)
+        except Exception as cause:
+            if strict:
+                raise
+            instead = failed(cause)
+    return Variant(planned, *emit(planned, names), wanted, "numpy", instead)
+
+
+def emit_for_numba(planned: Plan, names: list[str]) -> Any:
+    """The loops for Numba. Raises Untraceable where it cannot, or is not there."""
+    if importlib.util.find_spec("numba") is None:
+        raise tracing.Untraceable("Numba is not installed: pip install 'tinygrad_seq[fast]'")
+    from .emit_numba import emit
+
+    return emit(planned, names)
 
 
 def _some(a: Any) -> Any:

@@ -112,7 +112,7 @@ def tile(typing_context: Any, rows: Any, w: Any, panel: Any, ahead: Any, x: Any,
     return kind, build
 
 
-@njit(boundscheck=False, error_model="numpy")
+@njit(boundscheck=False, error_model="numpy", cache=True)
 def product(panels: Any, x: Any, out: Any) -> None:
     """out += x w^T, w packed: x (B, K) with any strides, out (B, M) with its rows in one piece."""
     P, K, PANEL = panels.shape
@@ -155,7 +155,7 @@ def pack(w: Any) -> Any:
     return panels
 
 
-@njit(boundscheck=False, error_model="numpy")
+@njit(boundscheck=False, error_model="numpy", cache=True)
 def fill(w: Any, panels: Any) -> None:
     """Write the panels of w, eight columns at a time: those of a line of the cache, whichever axis of w is in one piece."""
     P, K, width = panels.shape
