@@ -184,7 +184,8 @@ class BackwardWriter(Writer):
         self.allocate([*ahead.buffers, *body.buffers])
         for k, g in enumerate(step.g_statics):
             if g is not None:
-                self.top.append(f"g{k}_total = zeros_like({self.weights[k]})")
+                w = step.statics[k]
+                self.top.append(f"g{k}_total = zeros({w.shape}, {self.dtype(w.dtype)})")
         for k, s in enumerate(step.states):
             turned = ".T" if s.ndim == 2 else ""
             self.top.append(f"d{k}[...] = g_last[{k}]{turned}")
@@ -216,7 +217,7 @@ class BackwardWriter(Writer):
             raise AssertionError
         loop += self.lines(body.lines[back.ready :])
         loop += [f"if {mask} is not None:", *("    " + line for line in after)]
-        still = [f"still{k} = empty_like(d{k})" for k in range(len(back.homes))]
+        still = [f"still{k} = empty({h.buffer.shape}, {self.dtype(h.buffer.dtype)})" for k, h in enumerate(back.homes)]
         program = self._factors(ahead)
         walk = self._walk()
         flush = self._flush()
@@ -316,7 +317,7 @@ def emit(plan: Plan, weights: list[str]) -> tuple[Any, Any, str]:
     environment: dict[str, Any] = {name: getattr(np, name) for name in dir(np) if isinstance(getattr(np, name), np.ufunc)}
     environment |= {
         name: getattr(np, name)
-        for name in ("empty", "zeros", "empty_like", "zeros_like", "copyto", "ascontiguousarray", "concatenate")
+        for name in ("empty", "zeros", "empty_like", "copyto", "ascontiguousarray", "concatenate")
     }
     environment |= {"in_blocks": runtime.in_blocks, "put_rows": runtime.put_rows, "each_of": runtime.each_of}
     environment |= {f"constant{k}": array for k, array in enumerate(plan.step.make.constants)}

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..frames import Frame
 from ..graph import Value, raw
 from . import trace as tracing
@@ -35,10 +37,9 @@ def key_of(step: Callable[..., Any], x: Any, states: Sequence[Any], weights: Seq
     """A key that is equal for equal steps on arguments of one form (None: there is none), and whether the step is one of
     `nn.functional`, which depends on its arguments alone.
     """
-    arrays = tuple((type(raw(a)), raw(a).shape, raw(a).dtype) if hasattr(raw(a), "shape") else a for a in (x, *states, *weights))
-    key: Any
+    arrays = tuple([_form(a) for a in (x, *states, *weights)])
     function, settings = (step.func, tuple(step.keywords.items())) if isinstance(step, partial) and not step.args else (step, ())
-    if str(getattr(function, "__module__", "")).startswith(_HOME) and not getattr(inspect.unwrap(function), "__closure__", None):
+    if _is_known(function):
         key, known = (function, settings, arrays, len(states)), True
     else:
         around = Surroundings(step)
@@ -50,6 +51,26 @@ def key_of(step: Callable[..., Any], x: Any, states: Sequence[Any], weights: Seq
     except TypeError:
         return None, False
     return key, known
+
+
+def _form(a: Any) -> Any:
+    a = raw(a)
+    return (a.shape, a.dtype) if type(a) is np.ndarray else (type(a), a.shape, a.dtype) if hasattr(a, "shape") else a
+
+
+_known: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
+
+
+def _is_known(function: Any) -> bool:
+    """Whether a function is one of `nn.functional`, with nothing around it."""
+    try:
+        known = _known.get(function)
+    except TypeError:  # no reference can be made to it
+        return False
+    if known is None:
+        ours = str(getattr(function, "__module__", "")).startswith(_HOME)
+        known = _known[function] = ours and not getattr(inspect.unwrap(function), "__closure__", None)
+    return known
 
 
 def remembered(key: Any, weights: Sequence[Any]) -> Found | None:
