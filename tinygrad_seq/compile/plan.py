@@ -163,7 +163,7 @@ class Backward:
         places.update(forward.stacks)
         self.ahead = ahead = Body("f", {})
         ahead.place.update(places)
-        self._side_by_side(ahead, deferred, kept)
+        runs = self._side_by_side(ahead, deferred, kept)
         ahead.compute([op for op in kept.factors if op.kind == "map"])
         for buffer in ahead.buffers:
             buffer.time = "ahead"
@@ -180,9 +180,10 @@ class Backward:
             if g is not None and g.kind in ("map", "product", "call"):
                 body.wanted.setdefault(g, home)
         linear = [op for op in used(deferred.targets) if op.linear]
+        body.together = {op: run for _, run, _ in runs for op in run}
         for op in linear:
             if op.kind == "join" and op.ndim == 2 and op not in deferred.alone:
-                body.reserve(op)
+                body.reserve(op, behind=[b for join, _, behind in runs if join is op for b in behind])
         for i, op in enumerate(deferred.gathered):
             if op.kind == "join" and op in deferred.alone:  # computed where it is gathered, but for what others read, too
                 body.wanted[op] = Place(Buffer(f"column{i}", stored(op.shape), op.dtype, "column"), when="t")
@@ -196,23 +197,41 @@ class Backward:
             if g is None:
                 body.line("zero", "", home, [])
 
-    def _side_by_side(self, ahead: Body, deferred: Deferred, kept: Kept) -> None:
-        """Let factors of one cotangent stand side by side where their products do: one call then multiplies them all."""
-        for op in used(deferred.targets):
-            if not (op.kind == "join" and op.linear and op.ndim == 2):
-                continue
+    def _side_by_side(self, ahead: Body, deferred: Deferred, kept: Kept) -> list[tuple[Op, list[Op], list[Op]]]:
+        """Let factors of one cotangent stand side by side where their products do: one call then multiplies them all.
+
+        Returns for each such run the join that it stands in, its products, and those of them that stand behind the join.
+        """
+        linear = [op for op in used(deferred.targets) if op.linear]
+        joins = [op for op in linear if op.kind == "join" and op.ndim == 2 and op not in deferred.alone]
+        pieces = {a for op in linear if op.kind == "join" for a in op.args}
+        found = []
+        for join in joins:
             runs: list[list[Op]] = [[]]
-            for a in op.args:
-                fits = a.kind == "map" and a.name == "multiply" and a.args[1] in kept.factors and a.args[1] not in ahead.wanted
-                if not fits or (runs[-1] and runs[-1][0].args[0] is not a.args[0]):
+            for a in join.args:
+                fits = _scales(a, kept) and a.args[1] not in ahead.wanted and all(a.args[1] is not b.args[1] for b in runs[-1])
+                if not fits or (runs[-1] and (runs[-1][0].args[0] is not a.args[0] or runs[-1][0].shape != a.shape)):
                     runs.append([])
-                if fits and all(a.args[1] is not b.args[1] for b in runs[-1]):
+                if fits:
                     runs[-1].append(a)
             for run in runs:
-                if len(run) > 1 and len({a.shape for a in run}) == 1 and all(a.args[1].shape == a.shape for a in run):
+                behind = []
+                if run and run[-1] is join.args[-1]:
+                    like = (b for b in linear if _scales(b, kept) and b.args[0] is run[0].args[0] and b.shape == run[0].shape)
+                    behind = [b for b in like if b not in pieces and b not in deferred.targets and b.args[1] not in ahead.wanted]
+                    pieces.update(behind)
+                run = run + behind
+                if len(run) > 1:
                     height, B = stored(run[0].shape)
                     whole = Place(ahead.new(f"factors{len(ahead.buffers) + 1}", (len(run) * height, B), run[0].dtype))
                     ahead.wanted.update({a.args[1]: whole.rows(i * height, (i + 1) * height) for i, a in enumerate(run)})
+                    found.append((join, run, behind))
+        return found
+
+
+def _scales(op: Op, kept: Kept) -> bool:
+    """Whether the op is a cotangent times a factor that is there for many steps."""
+    return op.kind == "map" and op.name == "multiply" and op.args[1] in kept.factors and op.args[1].shape == op.shape == op.args[0].shape
 
 
 def constants(step: Step) -> dict[Op, Place]:

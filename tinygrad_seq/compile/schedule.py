@@ -21,6 +21,7 @@ class Body:
         self.place: dict[Op, Place] = {}
         self.given: set[Op] = set()  # what was there before
         self.reserved: set[Op] = set()  # joins that have room
+        self.together: dict[Op, list[Op]] = {}  # ops that are written one after the other, so that one call does them all
         self.wanted: dict[Op, Place] = {}  # where a value should be computed, if that memory is free
         self.lines: list[Instruction] = []
         self.buffers: list[Buffer] = []  # all that are made for these lines
@@ -81,8 +82,9 @@ class Body:
         for op, place in self.place.items():
             self._read_later(place, self.readers.get(op, 0))
         for op in order:
-            if op not in self.place:
-                self._write(op)
+            for each in self.together.get(op, (op,)):
+                if each not in self.place:
+                    self._write(each)
 
     def _count(self, op: Op) -> None:
         op = self._root(op)
@@ -191,15 +193,20 @@ class Body:
             self.used(a)
         self.settle(op, out)
 
-    def reserve(self, join: Op, others: Container[Op] = ()) -> None:
-        """Make room for a join, so that each piece is computed in its place, but for those that `others` holds."""
+    def reserve(self, join: Op, others: Container[Op] = (), behind: Sequence[Op] = ()) -> None:
+        """Make room for a join, so that each piece is computed in its place, but for those that `others` holds; and for what stands
+        behind it.
+        """
         if join in self.reserved:
             return
         self.reserved.add(join)
+        height, *others_axes = stored(join.shape)
         if join not in self.wanted:
-            self.wanted[join] = Place(self.new(f"joined{len(self.reserved)}", stored(join.shape), join.dtype))
+            room = height + sum(b.shape[-1] for b in behind)
+            buffer = self.new(f"joined{len(self.reserved)}", (room, *others_axes), join.dtype)
+            self.wanted[join] = Place(buffer, 0, height) if behind else Place(buffer)
         at = 0
-        for a in join.args:
+        for a in (*join.args, *behind):
             if a.kind in ("map", "product") and a not in self.owner and a not in others:
                 self.wanted.setdefault(a, self.wanted[join].rows(at, at + a.shape[-1]))
             at += a.shape[-1]
