@@ -215,7 +215,9 @@ class _Loop:
 
 def _as_value(x: Any) -> Any:
     """A bare array as a constant, which its owner cannot change."""
-    return box(as_it_is_now(x) if thread.modes.record else x, None) if backend.is_array(x) else x
+    if isinstance(x, Value) or not backend.is_array(x):
+        return x
+    return box(as_it_is_now(x) if thread.modes.record else x, None)
 
 
 def _stacked(*values: Any) -> Any:
@@ -293,7 +295,7 @@ def _through_time(
     xs = xs[::-1] if reverse else xs
     g_hs, g_last, g_more = g[0], g[1 : 1 + count], g[1 + count :]
     g_hs = np.broadcast_to(states[0].dtype.type(0), (len(xs), *states[0].shape)) if g_hs is None else g_hs
-    g_last = [np.zeros_like(s) if c is None else c for c, s in zip(g_last, states, strict=True)]
+    g_last = [np.zeros(s.shape, s.dtype) if c is None else c for c, s in zip(g_last, states, strict=True)]
     arrived = tuple(c is not None for c in g_more)
     loops = compiled.variant(wanted, arrived, target)
     if any(arrived):  # what the usual loop kept may not be enough

@@ -78,14 +78,18 @@ def remembered(key: Any, weights: Sequence[Any]) -> Found | None:
     entry = _steps.get(key) if key is not None else None
     if entry is None:
         return None
-    given = [weights[s] if isinstance(s, int) else s() for s in entry.sources]
-    owners = [[(o() if isinstance(o, weakref.ref) else o, t, k) for o, t, k in path] for path in entry.frames]
-    if any(g is None for g in given) or any(o is None for path in owners for o, *_ in path):
+    trace = entry.compiled.trace
+    given = [weights[s] if type(s) is int else s() for s in entry.sources]
+    gone = any([g is None for g in given])
+    if any(entry.frames) and not gone:
+        owners = [[(o() if isinstance(o, weakref.ref) else o, t, k) for o, t, k in path] for path in entry.frames]
+        gone = any(o is None for path in owners for o, *_ in path)
+        trace = trace if gone else _in_frames(trace, owners)
+    if gone:
         del _steps[key]
         return None
     _steps.move_to_end(key)
-    statics = tracing.compute_statics(entry.compiled.trace, given)
-    return Found(entry.compiled, statics, entry.form, _in_frames(entry.compiled.trace, owners))
+    return Found(entry.compiled, tracing.compute_statics(trace, given), entry.form, trace)
 
 
 def remember(key: Any, found: Found, traced: tracing.Traced, weights: Sequence[Any]) -> None:
@@ -116,8 +120,6 @@ def _reference(owner: Any) -> Any:
 
 def _in_frames(trace: tracing.Trace, owners: list[list[tuple[Any, Any, int]]]) -> tracing.Trace:
     """The trace with the frames of its ops."""
-    if not any(owners):
-        return trace
     made: dict[int, Frame] = {}
     calls: list[tracing.Call] = []
     for call, path in zip((*trace.statics, *trace.calls), owners, strict=True):

@@ -322,6 +322,8 @@ def without_frames(trace: Trace) -> Trace:
 
 def compute_statics(trace: Trace, given: Sequence[Any]) -> list[Any]:
     """What the loop reads of weights, computed on the tape: their gradients go on by themselves."""
+    if not trace.statics:
+        return [given[k] if kind == "given" else k for kind, k, *_ in trace.hoisted]
     results: list[Any] = []
 
     def at(place: tuple[Any, ...]) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 from .. import backend
 from ..creation import zeros
 from ..errors import ArgumentError, ShapeError, describe, message
-from ..graph import raw
+from ..graph import box, raw
 from ..ops import expand_dims
 from ..random import Rng, generator
 from ..scan import each
@@ -343,6 +343,8 @@ def zero_state(sizes: int | tuple[int, ...], lead: tuple[int, ...], like: Any) -
     """Zeros (*lead, size) for each of the sizes, on the device of `like` and of its dtype, float32 if that counts or chooses."""
     array = raw(like)
     dtype = array.dtype if array.dtype.kind == "f" else np.dtype("float32")
+    if type(array) is np.ndarray:
+        return each(lambda size: box(np.zeros((*lead, size), dtype), None), sizes)
     return each(lambda size: zeros((*lead, size), dtype, device=backend.device_of(array)), sizes)
 
 

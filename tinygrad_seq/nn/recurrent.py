@@ -221,7 +221,7 @@ class Recurrent(Module):
 
     def _as_given(self, xs: Any, seen: list[Any], batched: bool) -> tuple[Any, ...]:
         """The outputs and, stacked over layers, the last states (and the gates), with the axes that the input had."""
-        last, *gates = [each(lambda *parts: stack(parts), *layers) for layers in seen]
+        last, *gates = [each(_over_layers, *layers) for layers in seen]
         if not batched:
             return xs[:, 0], each(lambda a: a[:, 0], last), *each(lambda a: a[:, :, 0], tuple(gates))
         if self.batch_first:
@@ -231,6 +231,11 @@ class Recurrent(Module):
     def extra_repr(self) -> str:
         """The sizes, and the settings that are not the usual ones."""
         return settings_of(self)
+
+
+def _over_layers(*parts: Any) -> Any:
+    """(L, ...) of the L parts; of a single one without a copy."""
+    return stack(parts) if len(parts) > 1 else expand_dims(parts[0], 0)
 
 
 def _is_of_integers(state: Any) -> bool:
@@ -361,7 +366,7 @@ class Layers(Kind, Recurrent):
         return scan(self._equation(collect), xs, state, self.weights(layer, direction), collect=collect, **options)
 
     def _start(self, layer: int, direction: str, batch_size: int, like: Any) -> Any:
-        return zero_state(self.state_sizes, (batch_size,), self.weights(layer, direction)[0])
+        return zero_state(self.state_sizes, (batch_size,), getattr(self, f"weight_ih_l{layer}{direction}"))
 
 
 class RNN(RNNKind, Layers):
