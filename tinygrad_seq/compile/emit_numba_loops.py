@@ -115,7 +115,7 @@ class Loop:
     def function(self, scalars: list[str], body: list[str]) -> str:
         """The compiled function."""
         names = ["sizes", "still", "back", *scalars, *self.given]
-        codes = [f"UniTuple(i8, {len(self.sizes.values)})", "b1[:,::1]", *["i8"] * (1 + len(scalars))]
+        codes = [f"UniTuple(u4, {len(self.sizes.values)})", "b1[:,::1]", *["i8"] * (1 + len(scalars))]
         codes += [code for code, _ in self.given.values()]
         head = f'@loop("void({", ".join(codes)})")\ndef {self.name}_loop({", ".join(names)}):'
         return "\n".join([head, *("    " + line for line in body)])
