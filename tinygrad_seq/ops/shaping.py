@@ -77,7 +77,7 @@ defvjp(moveaxis, lambda g, y, x, source, destination: moveaxis(g, destination, s
 @primitive
 def expand_dims(x: Any, /, axis: int | tuple[int, ...]) -> Any:
     """New axes of size 1 at the places that `axis` names in the result."""
-    return np.expand_dims(x, axis)
+    return x[None] if axis == 0 and type(x) is np.ndarray else np.expand_dims(x, axis)
 
 
 defvjp(expand_dims, lambda g, y, x, axis: reshape(g, x.shape))
