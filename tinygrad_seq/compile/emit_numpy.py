@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -312,14 +313,18 @@ def _walkable(name: str, ndim: int) -> str:
     return f"{name}.swapaxes(1, 2)" if ndim == 2 else f"each_of({name})" if ndim == 0 else name
 
 
+@cache
+def _environment() -> dict[str, Any]:
+    """What the text calls by name."""
+    names = [name for name in dir(np) if isinstance(getattr(np, name), np.ufunc)]
+    names += ["empty", "zeros", "empty_like", "copyto", "ascontiguousarray", "concatenate"]
+    ours = {f.__name__: f for f in (runtime.in_blocks, runtime.put_rows, runtime.each_of)}
+    return {name: getattr(np, name) for name in names} | ours
+
+
 def emit(plan: Plan, weights: list[str]) -> tuple[Any, Any, str]:
     """The functions forward and backward, and their text."""
-    environment: dict[str, Any] = {name: getattr(np, name) for name in dir(np) if isinstance(getattr(np, name), np.ufunc)}
-    environment |= {
-        name: getattr(np, name)
-        for name in ("empty", "zeros", "empty_like", "copyto", "ascontiguousarray", "concatenate")
-    }
-    environment |= {"in_blocks": runtime.in_blocks, "put_rows": runtime.put_rows, "each_of": runtime.each_of}
+    environment = dict(_environment())
     environment |= {f"constant{k}": array for k, array in enumerate(plan.step.make.constants)}
     text = ForwardWriter(plan, environment, weights).text() + "\n\n" + BackwardWriter(plan, environment, weights).text()
     exec(compile(text, "<scan>", "exec"), environment)

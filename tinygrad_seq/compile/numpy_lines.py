@@ -6,12 +6,18 @@ A step's row of a stack comes from iterating over the stack, which costs half of
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from .group import Group
 from .storage import Buffer, Instruction, Place
+
+
+@cache
+def _name_of(dtype: Any) -> str:
+    return "bool" if dtype.kind == "b" else f'"{dtype.name}"'
 
 
 class Writer:
@@ -116,7 +122,7 @@ class Writer:
 
     def dtype(self, dtype: Any) -> str:
         """A dtype as the text says it."""
-        return "bool" if np.dtype(dtype).kind == "b" else f'"{np.dtype(dtype).name}"'
+        return _name_of(np.dtype(dtype))
 
     def lines(self, lines: Iterable[Instruction]) -> list[str]:
         """The lines of a step."""
