@@ -217,7 +217,8 @@ def find(traced: tracing.Traced, x: Any, states: Sequence[Any], weights: Sequenc
         if len(_loops) > MOST:
             _loops.popitem(last=False)
     else:
-        _loops.move_to_end(whole)
+        with suppress(KeyError):  # another thread may have dropped it just now
+            _loops.move_to_end(whole)
     places = {id(w): i for i, w in enumerate(weights)}
     brought = any(id(g) not in places and not isinstance(g, Value) for g in traced.given)
     return Found(compiled, statics, traced.new, trace), brought or not compiled.proven

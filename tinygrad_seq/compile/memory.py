@@ -6,6 +6,7 @@ import inspect
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -86,9 +87,10 @@ def remembered(key: Any, weights: Sequence[Any]) -> Found | None:
         gone = any(o is None for path in owners for o, *_ in path)
         trace = trace if gone else _in_frames(trace, owners)
     if gone:
-        del _steps[key]
+        _steps.pop(key, None)
         return None
-    _steps.move_to_end(key)
+    with suppress(KeyError):  # another thread may have dropped it just now
+        _steps.move_to_end(key)
     return Found(entry.compiled, tracing.compute_statics(trace, given), entry.form, trace)
 
 
