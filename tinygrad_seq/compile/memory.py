@@ -41,12 +41,12 @@ def key_of(step: Callable[..., Any], x: Any, states: Sequence[Any], weights: Seq
     arrays = tuple([_form(a) for a in (x, *states, *weights)])
     function, settings = (step.func, tuple(step.keywords.items())) if isinstance(step, partial) and not step.args else (step, ())
     if _is_known(function):
-        key, known = (function, settings, arrays, len(states)), True
+        key, known = (function, settings, arrays, len(states), _alike(weights)), True
     else:
         around = Surroundings(step)
         if not around.certain or around.goes_on:
             return None, False
-        key, known = (around.key, arrays, len(states)), False
+        key, known = (around.key, arrays, len(states), _alike([*around.values, *weights])), False
     try:
         hash(key)
     except TypeError:
@@ -74,6 +74,12 @@ def _is_known(function: Any) -> bool:
     return known
 
 
+def _alike(values: Sequence[Any]) -> tuple[int, ...]:
+    """Which of the values are one and the same: the trace takes the place of one for that of the other."""
+    first: dict[int, int] = {}
+    return tuple(first.setdefault(id(v), i) for i, v in enumerate(values))
+
+
 def remembered(key: Any, weights: Sequence[Any]) -> Found | None:
     """The loop of a step that was compiled before."""
     entry = _steps.get(key) if key is not None else None
@@ -81,7 +87,7 @@ def remembered(key: Any, weights: Sequence[Any]) -> Found | None:
         return None
     trace = entry.compiled.trace
     given = [weights[s] if type(s) is int else s() for s in entry.sources]
-    gone = any([g is None for g in given])
+    gone = any(g is None for g in given)
     if any(entry.frames) and not gone:
         owners = [[(o() if isinstance(o, weakref.ref) else o, t, k) for o, t, k in path] for path in entry.frames]
         gone = any(o is None for path in owners for o, *_ in path)
