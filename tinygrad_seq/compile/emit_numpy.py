@@ -25,7 +25,8 @@ def _merged(pieces: list[list[Any]]) -> list[list[Any]]:
     for piece in pieces:
         at, _, *same, lo, hi = piece
         before = next((p for p in merged if p[1] == at and p[2:6] == same and p[7] == lo), None)
-        if before is None:
+        late = merged[merged.index(before) + 1 :] if before and before[3] else []  # what is added comes behind what is put there
+        if before is None or any(not p[3] and p[2] == same[0] and p[0] <= at < p[1] for p in late):
             merged.append(piece)
         else:
             before[1], before[7] = piece[1], hi

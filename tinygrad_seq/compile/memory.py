@@ -39,6 +39,7 @@ def key_of(step: Callable[..., Any], x: Any, states: Sequence[Any], weights: Seq
     `nn.functional`, which depends on its arguments alone.
     """
     arrays = tuple([_form(a) for a in (x, *states, *weights)])
+    key: Any
     function, settings = (step.func, tuple(step.keywords.items())) if isinstance(step, partial) and not step.args else (step, ())
     if _is_known(function):
         key, known = (function, settings, arrays, len(states), _alike(weights)), True

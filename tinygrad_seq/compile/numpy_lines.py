@@ -203,11 +203,12 @@ class Writer:
         if key not in self.views:
             self.views[key] = f"m{sum(1 for k in self.views if k[0] == 'blocks') + 1}"
             self.top.append(f"{self.views[key]} = in_blocks({weights}, {B})")
-        blocks = f"{out}_blocks"
-        if blocks not in self.names:
-            self.names.add(blocks)
-        self.top.append(f"{blocks} = {out}.reshape(len({self.views[key]}), -1, {B})")
-        return [f"matmul({self.views[key]}, {source}, out={blocks})"]
+        m, as_blocks = self.views[key], ("as blocks", out, self.views[key])
+        if as_blocks not in self.views:  # each product cuts its result in its own way
+            others = sum(1 for k in self.views if k[:2] == as_blocks[:2])
+            self.views[as_blocks] = f"{out}_blocks{others + 1 if others else ''}"
+            self.top.append(f"{self.views[as_blocks]} = {out}.reshape(len({m}), -1, {B})")
+        return [f"matmul({m}, {source}, out={self.views[as_blocks]})"]
 
     def packed(self, group: Group) -> str:
         """The name of the weights of a group, laid out for its product; the two loops lay them out each in its own way."""

@@ -189,7 +189,7 @@ class Body:
         several = op.kind == "call" and bool(op.shape) and isinstance(op.shape[0], tuple)
         out = Place(Buffer(f"several{op.number}", (), None, "local")) if several else self.target(op)
         self.line("call", op.name, out, [self._at(a) for a in op.args], op)
-        for a in op.args:
+        for a in () if several else op.args:  # several results may be views of an argument: its memory is not given to another
             self.used(a)
         self.settle(op, out)
 

@@ -1,0 +1,100 @@
+"""Where values of a compiled loop lie, and which loop is remembered for whom: cells that once read the memory of another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from compiled import Run, same_as_unfolded
+
+import tinygrad_seq as tg
+from tinygrad_seq.nn import functional as F
+
+T, B, D, H = 3, 3, 2, 4
+
+
+def leaves(**shapes: tuple[int, ...]) -> dict[str, tg.Tensor]:
+    """Leaves of these shapes, the same each time."""
+    rng = np.random.default_rng(0)
+    return {name: tg.tensor(0.5 * rng.standard_normal(shape), requires_grad=True) for name, shape in shapes.items()}
+
+
+def blocks_that_share_the_second_of_two_products() -> Run:
+    given = leaves(xs=(T, B, D), h=(B, H), p=(H, H), q=(2 * H, H), r=(H, H))
+
+    def step(x, h, p, q, r):
+        z = F.linear(h, q)
+        return tg.tanh(F.linear(h, p) + z[:, :H]) * tg.tanh(F.linear(h, r) + z[:, H:]) + x[:, :1]
+
+    xs, h, *weights = given.values()
+    return Run({"out": tg.scan(step, xs, h, weights)}, given)
+
+
+def blocks_that_share_the_second_of_two_biases() -> Run:
+    given = leaves(xs=(T, B, D), h=(B, H), p=(H, D), q=(2 * H, H), r=(H, D), b=(H,), c=(H,), d=(2 * H,))
+
+    def step(x, h, p, q, r, b, c, d):
+        z = F.linear(h, q, d)
+        return tg.sigmoid(F.linear(x, p, b) + z[:, :H]) * tg.sigmoid(F.linear(x, r, c) + z[:, H:])
+
+    xs, h, *weights = given.values()
+    return Run({"out": tg.scan(step, xs, h, weights)}, given)
+
+
+def views_that_outlive_their_array() -> Run:
+    given = leaves(xs=(T, B, H), h=(B, H), w=(H, H))
+
+    def inner(x, h):
+        return tg.tanh(h + x * h), (h * x,)
+
+    def step(x, h, w):
+        hs, last, collected = tg.scan(inner, tg.stack([x, h]), h @ w, collect=True)
+        return last + hs[1], (collected[0].sum(axis=0),)
+
+    return Run({"out": tg.scan(step, given["xs"], given["h"], (given["w"],), collect=True)}, given)
+
+
+def products_of_several_widths_cut_into_blocks() -> Run:
+    given = leaves(xs=(2, 64, 64), h=(64, 512), w=(512, 64), u=(512, 512))
+
+    def step(x, h, w, u):
+        return tg.tanh(0.1 * F.linear(h * tg.tanh(F.linear(x, w)), u))
+
+    xs, h, *weights = given.values()
+    return Run({"out": tg.scan(step, xs, h, weights)}, given)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        blocks_that_share_the_second_of_two_products,
+        blocks_that_share_the_second_of_two_biases,
+        views_that_outlive_their_array,
+        products_of_several_widths_cut_into_blocks,
+    ],
+)
+def test_no_value_lies_where_another_is_read(run: Callable[[], Run]):
+    same_as_unfolded(run)
+
+
+def test_a_loop_found_with_one_weight_twice_serves_no_two_weights():
+    given = leaves(xs=(T, B, D), h=(B, H), a=(H, H), b=(H, H))
+
+    def step(x: Any, h: Any, a: Any, b: Any) -> Any:
+        return tg.tanh(F.linear(h, a) - F.linear(h * h, b) + x[:, :1])
+
+    for names in ("aa", "aa", "ab", "ba", "bb"):
+        same_as_unfolded(lambda names=names: Run({"out": tg.scan(step, given["xs"], given["h"], [given[n] for n in names])}, given))
+
+
+def test_a_loop_found_with_a_weight_both_given_and_captured_serves_no_other():
+    given = leaves(xs=(T, B, D), h=(B, H), a=(H, H), b=(H, H))
+    captured = given["a"]
+
+    def step(x: Any, h: Any, w: Any) -> Any:
+        return tg.tanh(F.linear(h, w) + 2 * F.linear(h, captured) + x[:, :1])
+
+    for name in "aabba":
+        same_as_unfolded(lambda name=name: Run({"out": tg.scan(step, given["xs"], given["h"], (given[name],))}, given))
