@@ -28,13 +28,14 @@ class Backward(Loop):
         steps.source(step.x, Place(Array("x", "xs[m]", 2, step.x.shape[1], self.dtype)))
         self.give("xs", code, "xs")
         for k in plan.kept.states:
-            s = step.states[k]
             if k:
                 self.give(f"s{k}", code, f"s{k}")
-            new = step.outputs[k]
-            if new.kind not in ("input", "number"):
-                steps.source(new, Place(Array(f"s{k}_new" if k else "h_new", state_at(plan, k, "after"), 2, s.shape[1], s.dtype)))
-            steps.source(s, Place(Array(f"s{k}" if k else "h", state_at(plan, k, "before"), 2, s.shape[1], s.dtype)))
+            old = Array(f"s{k}" if k else "h", state_at(plan, k, "before"), 2, step.states[k].shape[1], self.dtype)
+            steps.source(step.states[k], Place(old))
+        for k in plan.kept.states:
+            if step.outputs[k].kind != "number" and step.outputs[k] not in steps.sources:
+                new = Array(f"s{k}_new" if k else "h_new", state_at(plan, k, "after"), 2, step.states[k].shape[1], self.dtype)
+                steps.source(step.outputs[k], Place(new))
         for i, op in enumerate(plan.kept.saved, 1):
             self.give(f"kept{i}", f"{CODES[op.dtype.name]}[:,:,::1]", f"kept{i}")
             steps.source(op, Place(Array(f"kept{i}", f"kept{i}[m]", 2, op.shape[1] if op.ndim == 2 else 1, op.dtype)))

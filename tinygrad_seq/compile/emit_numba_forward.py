@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .emit_numba_loops import Loop, state_at
 from .emit_numba_maps import Simpler
 from .emit_numba_places import CODES, Array, Place, Sum
@@ -68,20 +70,30 @@ class Forward(Loop):
                 self.rows_of("xs")
             else:
                 terms.append((term.v, w))
-        bias = None
-        if group.has_bias:
-            bias = Array(f"bias{number}", f"bias{number}", 1, group.height, group.dtype)
-            self.made.append(f'bias{number} = zeros({group.height}, "{self.dtype.name}")')
-            self.give(f"bias{number}", f"{CODES[self.dtype.name]}[::1]", f"bias{number}")
+        bias = Array(f"bias{number}", f"bias{number}", 1, group.height, group.dtype) if group.has_bias else None
         places, first = {}, 0
         for block in blocks:
-            end = first + block.op.shape[1]
             places[block.op] = [Place(z, first), *([Place(bias, first)] if bias else [])]
-            for b, lo, hi in block.affine.biases:
-                rows = "" if (lo, hi) == (0, b.shape[0]) else f"[{lo}:{hi}]"
-                self.made.append(f"bias{number}[{first}:{end}] += {self.weights[b.params[1]]}{rows}")
-            first = end
+            first += block.op.shape[1]
+        if bias:
+            self._bias(bias.name, group.height, [b.affine.biases for b in blocks], [p[0].first for p in places.values()])
         self.steps.sum(Sum(z, terms), places)
+
+    def _bias(self, name: str, height: int, biases: list[Any], firsts: list[int]) -> None:
+        """The static vectors that are added to a product: as they are, or cut into blocks."""
+        self.give(name, f"{CODES[self.dtype.name]}[::1]", name)
+        wholes = {b for block in biases for b, _, _ in block}
+        pieces = [(b, lo, hi) for block in biases for b, lo, hi in block]
+        aligned = all(lo == first for block, first in zip(biases, firsts, strict=True) for _, lo, _ in block)
+        if aligned and len(pieces) == len(wholes) * len(biases) and all(b.shape == (height,) for b in wholes):
+            whole = " + ".join(self.weights[b.params[1]] for b in sorted(wholes, key=lambda b: b.number))
+            self.made.append(f"{name} = plain({whole})")
+            return
+        self.made.append(f'{name} = zeros({height}, "{self.dtype.name}")')
+        for block, first in zip(biases, firsts, strict=True):
+            for b, lo, hi in block:
+                rows = "" if (lo, hi) == (0, b.shape[0]) else f"[{lo}:{hi}]"
+                self.made.append(f"{name}[{first}:{first + hi - lo}] += {self.weights[b.params[1]]}{rows}")
 
     def _stacked(self, terms: list[Term]) -> str:
         """The rows of weights of some blocks, one below the other."""

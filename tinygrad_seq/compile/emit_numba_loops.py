@@ -87,8 +87,7 @@ class Loop:
         self.steps.arrange()
         for array in self.steps.scratch:
             self.array(array.name, "", (1 if array.single else self.B, array.width), array.dtype)
-        used = {a for _, arrays, _ in self.steps.functions for a in arrays}
-        for array in used:
+        for array in dict.fromkeys(a for _, arrays, _ in self.steps.functions for a in arrays):
             if array.name.startswith("weight"):
                 name = self.weights[int(array.name[6:])]
                 shaped = f"plain(ravel({name}))" if array.ndim == 1 else f"plain({name})"

@@ -7,6 +7,7 @@ occurs. A value that is used in the loop that computes it is a number there and 
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,11 @@ import numpy as np
 from .emit_numba_maps import Simpler, number, template
 from .emit_numba_places import Array, Node, Place, Sizes, Sum
 from .expressions import Op
+
+SHORT = 60  # letters of an expression that stands within another
+ATOM = re.compile(r"[\w.]+(\[[^]]*\])?|[\w.]+\([^()]*\)")  # what needs no parentheses
+
+CALL = re.compile(r"[\w.]+\((\{\d\}(, )?)+\)")  # a map that is a function
 
 
 class Steps:
@@ -254,6 +260,16 @@ class Steps:
         ]
 
 
+def bare(text: str) -> str:
+    """An expression without the parentheses around all of it."""
+    depth = 0
+    for i, letter in enumerate(text):
+        depth += (letter == "(") - (letter == ")")
+        if depth == 0 and i < len(text) - 1:
+            return text
+    return text[1:-1] if text.startswith("(") else text
+
+
 class Stage:
     """The text of one stage."""
 
@@ -262,6 +278,7 @@ class Stage:
         self.nodes = [node for node in steps.nodes if node.stage == number]
         self.arrays: dict[Array, None] = {}
         self.rows: dict[Op, str] = {}  # what is known of the row
+        self.uses: dict[Op, int] = {}  # of the loop that is being written
         self.count = 0
 
     def written(self) -> tuple[list[Array], list[str]]:
@@ -279,17 +296,38 @@ class Stage:
     def _loop(self, nodes: list[Node], width: int, lines: list[str], before: list[str] | None = None) -> None:
         names: dict[Op, str] = {}
         outer = lines if before is None else before
+        self.uses = self._counted(nodes) if width > 1 else {}
         for node in nodes:
             if node.place is None:
                 text = self._computed(node.op, width, names, lines, outer)
                 target = self.rows if width == 1 else names
-                target[node.op] = self._named(text, lines)
+                target[node.op] = self._named(node.op, text, lines) if width > 1 else self._row(text, lines)
         for node in nodes:
             if node.place is not None:
                 value = self._value(node.op, width, names, lines, outer)
-                lines.append(f"{self._element(node.place, width)} = {value}")
+                lines.append(f"{self._element(node.place, width)} = {bare(value)}")
 
-    def _named(self, text: str, lines: list[str]) -> str:
+    def _counted(self, nodes: list[Node]) -> dict[Op, int]:
+        """How often a loop reads each value."""
+        uses: dict[Op, int] = {}
+        for node in nodes:
+            told = [] if node.op in self.steps.sources or node.op in self.steps.of_sum or node.place else node.op.args
+            for i, a in enumerate(map(self.see, told)):
+                uses[a] = uses.get(a, 0) + template(node.op).count(f"{{{i}}}")
+            if node.place is not None:
+                uses[node.op] = uses.get(node.op, 0) + 1
+        return uses
+
+    def _named(self, op: Op, text: str, lines: list[str]) -> str:
+        """A name for a value; what is read once and short stands where it is read."""
+        if self.uses.get(op) == 1 and len(text) < SHORT:
+            return text if ATOM.fullmatch(text) else f"({text})"
+        self.count += 1
+        lines.append(f"v{self.count} = {text}")
+        return f"v{self.count}"
+
+    def _row(self, text: str, lines: list[str]) -> str:
+        """A name for a number of the whole row."""
         self.count += 1
         lines.append(f"v{self.count} = {text}")
         return f"v{self.count}"
@@ -306,7 +344,9 @@ class Stage:
             how = "total" if op.params[0] == "mean" else op.params[0]
             text = f"{how}({place.array.name}, {row}, {self.steps.sizes(place.first)}, {size})"
             return f"{text} / f({size})" if op.params[0] == "mean" else text
-        return template(op).format(*(self._value(self.see(a), width, names, lines, outer) for a in op.args))
+        how = template(op)
+        values = [self._value(self.see(a), width, names, lines, outer) for a in op.args]
+        return how.format(*(map(bare, values) if CALL.fullmatch(how) else values))
 
     def _value(self, op: Op, width: int, names: dict[Op, str], lines: list[str], outer: list[str]) -> str:
         """An element of a value within a loop."""
@@ -324,9 +364,9 @@ class Stage:
         own = self.see.width(op)
         text = self._element(self._place(op), own)
         if own == 1:
-            self.rows[op] = self._named(text, outer if width > 1 else lines)
+            self.rows[op] = self._row(text, outer if width > 1 else lines)
             return self.rows[op]
-        names[op] = self._named(text, lines)
+        names[op] = self._named(op, text, lines)
         return names[op]
 
     def _place(self, op: Op) -> Place:
