@@ -98,3 +98,26 @@ def test_a_loop_found_with_a_weight_both_given_and_captured_serves_no_other():
 
     for name in "aabba":
         same_as_unfolded(lambda name=name: Run({"out": tg.scan(step, given["xs"], given["h"], (given[name],))}, given))
+
+
+def masked_by_a_truth(x: Any, h: Any) -> Any:
+    return tg.tanh(h + x) * (h > 0)
+
+
+def times_a_whole_number(x: Any, h: Any) -> Any:
+    return tg.tanh(h + x) * tg.argmax(h, axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    ("step", "dtype"), [(masked_by_a_truth, "float32"), (masked_by_a_truth, "float64"), (times_a_whole_number, "float64")]
+)
+def test_factors_that_are_no_floats(step: Any, dtype: str):
+    given = {name: tg.tensor(a.numpy().astype(dtype), requires_grad=True) for name, a in leaves(xs=(T, B, H), h=(B, H)).items()}
+    same_as_unfolded(lambda: Run({"out": tg.scan(step, given["xs"], given["h"])}, given), tolerance=1e-5)
+
+
+def test_a_state_that_changes_its_dtype_does_so_compiled_or_not():
+    given = {name: tg.tensor(a.numpy().astype("float32"), requires_grad=True) for name, a in leaves(xs=(T, B, H), h=(B, H)).items()}
+    for number in (2.0, np.float64(2.0)):
+        run = lambda number=number: Run({"out": tg.scan(lambda x, h: tg.tanh(h + x) * number, given["xs"], given["h"])}, given)  # noqa: E731
+        same_as_unfolded(run, tolerance=1e-5, loops=None)

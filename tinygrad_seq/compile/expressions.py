@@ -104,7 +104,7 @@ class Expressions:
         elif name == "add" and a.kind == "map" and a.name == "negative":
             return self.map("subtract", args[1], a.args[0])
         shape = np.broadcast_shapes(*(x.shape for x in args))
-        dtype = next((x.dtype for x in args if x.kind != "number"), np.dtype(float))
+        dtype = np.result_type(*[x.dtype for x in args if x.kind != "number"] or [float])
         return self.op("map", args, (name,), shape, dtype, getattr(ops, name).primitive.function)
 
     def number(self, value: Any) -> Op:

@@ -197,6 +197,9 @@ def _fitting(traced: tracing.Traced, x: Any, states: Sequence[Any]) -> tuple[lis
     arrays = [raw(s) for s in statics]
     if other := [a for a in arrays if a.dtype != raw(states[0]).dtype and a.dtype.kind == "f"]:
         raise Unfit(_several(raw(states[0]), "a weight", other[0]))
+    new = [raw(a) for a in tracing.outputs_of(traced.new)[: len(states)]]
+    if other := [a for a in new if a.dtype != raw(states[0]).dtype]:
+        raise Unfit(_several(raw(states[0]), "the new state", other[0]))
     return statics, arrays
 
 
