@@ -1,4 +1,4 @@
-"""scan: the one time loop. A step is its equations for one moment; scan carries the state and leaves the tape unfolded in time."""
+"""scan: the one time loop. A step is its equations for one moment; scan carries the state, compiled as one op, or unfolded step by step."""
 
 from __future__ import annotations
 
@@ -48,7 +48,12 @@ def scan(
     collect: the step returns one thing more behind the new state, an array or a (named) tuple of arrays, and scan (hs, h_T, all of them):
     each array stacked over time, (T, ...), zero past a row's end. So gates and other values of every moment can be looked at.
 
-    On the tape each step is a frame at its time t, counted from 1, inside one frame called `name`. Time and memory are linear in T.
+    The loop is compiled: forward and back through time are derived from the equations of the step, and the tape gets one node. So the
+    step is called once or twice to be traced, not at every time, and must be a function of its arguments. A step that cannot be
+    compiled runs at every time: `tg.explain_compile` says why; `tg.scan_target` chooses what loops are compiled for.
+
+    Inside `tg.unfolded()`, and where a reader opens the node, each step is a frame at its time t, counted from 1, inside one frame called
+    `name`. Time and memory are linear in T.
     """
     check_sequence(xs)
     several = isinstance(state, (tuple, list))
