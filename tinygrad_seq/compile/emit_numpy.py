@@ -1,4 +1,4 @@
-"""Pass 7, emit, for NumPy: the plan as two plain Python functions. Every line is one call that writes into memory made before the loop."""
+"""Pass 7, emit, for NumPy: the plan as two plain Python functions. Nearly every line is one call that writes into memory made before it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Lines of a loop as NumPy calls: how places are called, and what each instruction says.
 
-A step's row of a stack comes from iterating over the stack, which costs half of indexing it; `zip` walks all of them in time.
+A step's row of a stack comes from iterating over the stack, not from an index; `zip` walks all stacks in time.
 """
 
 from __future__ import annotations
