@@ -121,3 +121,16 @@ def test_a_state_that_changes_its_dtype_does_so_compiled_or_not():
     for number in (2.0, np.float64(2.0)):
         run = lambda number=number: Run({"out": tg.scan(lambda x, h: tg.tanh(h + x) * number, given["xs"], given["h"])}, given)  # noqa: E731
         same_as_unfolded(run, tolerance=1e-5, loops=None)
+
+
+class Settings:
+    """Answers to every name."""
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+
+def test_an_object_that_has_every_attribute_stands_around_a_step():
+    given, settings = leaves(xs=(T, B, H), h=(B, H)), Settings()
+    step = lambda x, h: tg.tanh(h + x) * (2 if settings.gain is None else 1)  # noqa: E731
+    same_as_unfolded(lambda: Run({"out": tg.scan(step, given["xs"], given["h"])}, given), loops=None)

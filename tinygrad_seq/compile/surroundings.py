@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..graph import Value
+from ..primitives import Primitive
 
 MOST = 2000  # things that are looked at
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis), np.generic, np.dtype)
@@ -57,19 +58,19 @@ class Surroundings:
             return (partial, self._of(x.func), self._of(x.args), self._of(x.keywords))
         if isinstance(x, types.MethodType):
             return (types.MethodType, self._of(x.__func__), self._of(x.__self__))
-        if isinstance(x, types.FunctionType) and not hasattr(x, "primitive"):
+        if isinstance(x, types.FunctionType) and not _is_op(x):
             return self._of_function(x)
         if isinstance(x, type):
             return (x, *(self._of(a) for kind in x.__mro__ for a in _attributes(kind)))
         if isinstance(x, types.BuiltinFunctionType):
             return (x.__name__, x if isinstance(x.__self__, types.ModuleType) else self._of(x.__self__))
-        if hasattr(x, "primitive"):
+        if _is_op(x):
             return x, self._of(x.primitive.function)
         if isinstance(x, random.Random):
             return id(x), x.getstate()
         if type(x).__name__ == "RandomState":
             return id(x), repr(x.get_state()[1:3]), x.get_state()[1].tobytes()
-        if hasattr(x, "bit_generator"):
+        if isinstance(x, np.random.Generator):
             return id(x), repr(x.bit_generator.state)
         if hasattr(type(x), "__next__"):
             self.goes_on = True
@@ -98,6 +99,11 @@ def _is_ours(x: Any) -> bool:
         return True
     home = (getattr(x, "__module__", None) or "").partition(".")[0]
     return isinstance(x, types.FunctionType) and home in (_PACKAGE, "numpy") and "<locals>" not in x.__qualname__
+
+
+def _is_op(x: Any) -> bool:
+    """Whether x is an op; an object may say yes to any name that it is asked for."""
+    return isinstance(getattr(x, "primitive", None), Primitive)
 
 
 def _content(cell: Any) -> Any:
