@@ -245,7 +245,13 @@ class _Reader:
         if node.notes is not None and any(note.hooks or note.keep for note in node.notes.values()):
             raise Untraceable(why("it sets hooks or keeps gradients inside", do="register them inside tg.unfolded()"))
         if node.prim.saves:
-            raise Untraceable(f"its op {node.prim.name} keeps something for its derivative that is no value of the tape")
+            raise Untraceable(
+                why(
+                    f"its op {node.prim.name} keeps something for its derivative that is no value of the tape",
+                    expected="ops whose derivatives read their arguments and results",
+                    do="call it before or after the loop; recompute goes around the whole loop",
+                )
+            )
         args = tuple(self.place(a, x) for a, x in zip(node.args, node.raw, strict=True))
         static = all(p[0] in ("given", "number", "static call") for p in args)
         if not static:
