@@ -147,7 +147,8 @@ class _Loop:
     def _decided(self, traced: Traced, before: Any, x: Any, states: Any) -> tuple[Found | None, bool, Any]:
         """After a step was traced: the compiled loop if there is one; whether to trace another step; what to compare that with."""
         if before is not None:  # the second step: only to see that it is like the first
-            return self._proven(*before, traced), False, None
+            first, found = before
+            return self._proven(first, found, traced), False, None
         try:
             found, new = find(traced, raw(x), states, self.weights)
             found.compiled.variant(self._wanted(found.statics))
