@@ -33,7 +33,7 @@ class Backward(Loop):
             old = Array(f"s{k}" if k else "h", state_at(plan, k, "before"), 2, step.states[k].shape[1], self.dtype)
             steps.source(step.states[k], Place(old))
         for k in plan.kept.states:
-            if step.outputs[k].kind != "number" and step.outputs[k] not in steps.sources:
+            if step.outputs[k].kind != "number" and see(step.outputs[k]) not in steps.sources:
                 new = Array(f"s{k}_new" if k else "h_new", state_at(plan, k, "after"), 2, step.states[k].shape[1], self.dtype)
                 steps.source(step.outputs[k], Place(new))
         for i, op in enumerate(plan.kept.saved, 1):
