@@ -10,6 +10,8 @@ import hypothesis
 import numpy as np
 import pytest
 
+import tinygrad_seq as tg
+
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("repeatable")
 
@@ -30,6 +32,13 @@ def array_library(name: str) -> Iterator[Any]:
         if not cupy.cuda.is_available():
             pytest.skip("CuPy finds no device")
         yield cupy
+
+
+@pytest.fixture(autouse=True, scope="session")
+def loops_for_numpy() -> Iterator[None]:
+    """Time loops are compiled for NumPy, in milliseconds, where a test does not ask for Numba, which takes seconds."""
+    with tg.scan_target("numpy"):
+        yield
 
 
 @pytest.fixture(params=["numpy", *DEVICES])
