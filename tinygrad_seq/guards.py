@@ -48,10 +48,10 @@ def wrote(array: Any) -> None:
     _writes[key] = (reference, last_write)
 
 
-def numbers_read(value: Any) -> None:
+def numbers_read(value: Any, *, detached: bool = False) -> None:
     """Note that the numbers of a value leave the tape: a tracer cannot follow them any further."""
     if thread.modes.tracing is not None:
-        thread.modes.tracing.read(value)
+        thread.modes.tracing.read(value, detached=detached)
 
 
 def check_unwritten(node: Any, inputs: Sequence[Any] | None = None) -> None:

@@ -175,7 +175,7 @@ class Tensor(Value):
 
     def detach(self) -> Tensor:
         """The same numbers (shared) as a constant: no gradient flows through it."""
-        guards.numbers_read(self)
+        guards.numbers_read(self, detached=True)
         return box(self._data, None)
 
     # ---- Conversions -----------------------------------------------------------------------------------------------------------

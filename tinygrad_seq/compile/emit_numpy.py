@@ -201,7 +201,7 @@ class BackwardWriter(Writer):
         before, after = [], []
         for k, home in enumerate(back.homes):
             mask = "mask" if len(home.buffer.shape) <= 2 else f"mask.reshape(-1{', 1' * (len(home.buffer.shape) - 1)})"
-            before += [f"multiply(d{k}, {mask}, out=still{k})", f"copyto(d{k}, 0, where={mask})"]
+            before += [f"still{k}.fill(0)", f"copyto(still{k}, d{k}, where={mask})", f"copyto(d{k}, 0, where={mask})"]
             after.append(f"add(d{k}, still{k}, out=d{k})")
         mask = self.walk(("mask", ""), "mask", "masks")
         loop += [f"if {mask} is not None:", *("    " + line for line in before)]

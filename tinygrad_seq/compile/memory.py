@@ -41,7 +41,7 @@ def key_of(step: Callable[..., Any], x: Any, states: Sequence[Any], weights: Seq
     arrays = tuple([_form(a) for a in (x, *states, *weights)])
     key: Any
     function, settings = (step.func, tuple(step.keywords.items())) if isinstance(step, partial) and not step.args else (step, ())
-    if _is_known(function):
+    if _is_known(function) and all(isinstance(value, (bool, int, float, str, type(None))) for _, value in settings):
         key, known = (function, settings, arrays, len(states), _alike(weights)), True
     else:
         around = Surroundings(step)
@@ -70,8 +70,10 @@ def _is_known(function: Any) -> bool:
     except TypeError:  # no reference can be made to it
         return False
     if known is None:
-        ours = str(getattr(function, "__module__", "")).startswith(_HOME)
-        known = _known[function] = ours and not getattr(inspect.unwrap(function), "__closure__", None)
+        inner = inspect.unwrap(function)
+        homes = [str(getattr(f, "__globals__", {}).get("__name__", "")) for f in (function, inner)]  # __module__ may be copied
+        ours = homes[0].partition(".")[0] == _HOME.partition(".")[0] and homes[1].startswith(_HOME)
+        known = _known[function] = ours and not getattr(inner, "__closure__", None)
     return known
 
 

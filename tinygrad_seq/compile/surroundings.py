@@ -20,6 +20,7 @@ from ..primitives import Primitive
 
 MOST = 2000  # things that are looked at
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis), np.generic, np.dtype)
+_CONTAINERS = (tuple, list, set, frozenset, dict, deque)
 _PACKAGE = __package__.partition(".")[0]
 
 
@@ -28,32 +29,38 @@ class Surroundings:
 
     def __init__(self, step: Callable[..., Any]):
         self.seen: dict[int, int] = {}
+        self.count = 0
         self.values: list[Value] = []
         self.certain = True
         self.goes_on = False  # whether there is an iterator, which moves on without a trace
-        self.key = self._of(step)
+        try:
+            self.key = self._of(step)
+        except RecursionError:  # something makes up whatever it is asked for
+            self.key, self.certain = id(step), False
 
     def _of(self, x: Any) -> Any:
         """The part of the key that stands for x."""
+        self.count += 1
         if isinstance(x, _PLAIN):
-            return (type(x), x) if x == x else (type(x), repr(x))
+            return plain_key(x)
         if isinstance(x, types.ModuleType):
             return (x, random.getstate()) if x is random else x
         if _is_ours(x):
             return x
         if isinstance(x, Value):
             self.values.append(x)
-            return id(x), x.node is None
+            return id(x), x.node is None, x._data.shape, x._data.dtype
         if id(x) in self.seen:
             return "again", self.seen[id(x)]
         self.seen[id(x)] = len(self.seen)
-        if len(self.seen) > MOST:
+        if self.count > MOST or (isinstance(x, _CONTAINERS) and len(x) > MOST):
             self.certain = False
-            return id(x)
-        if isinstance(x, (tuple, list, set, frozenset)):
-            return (type(x), *map(self._of, x))
-        if isinstance(x, dict):
-            return (dict, *((self._of(k), self._of(v)) for k, v in x.items()))
+            return id(x), len(x) if isinstance(x, _CONTAINERS) else 0
+        if isinstance(x, _CONTAINERS):
+            own = self._of_object(x) if type(x) not in _CONTAINERS else ()
+            if isinstance(x, dict):
+                return (own, *((self._of(k), self._of(v)) for k, v in x.items()))
+            return (type(x), own, *map(self._of, x))
         if isinstance(x, partial):
             return (partial, self._of(x.func), self._of(x.args), self._of(x.keywords))
         if isinstance(x, types.MethodType):
@@ -61,11 +68,11 @@ class Surroundings:
         if isinstance(x, types.FunctionType) and not _is_op(x):
             return self._of_function(x)
         if isinstance(x, type):
-            return (x, *(self._of(a) for kind in x.__mro__ for a in _attributes(kind)))
+            return (x, *((name, self._of(a)) for kind in x.__mro__ for name, a in _attributes(kind)))
         if isinstance(x, types.BuiltinFunctionType):
             return (x.__name__, x if isinstance(x.__self__, types.ModuleType) else self._of(x.__self__))
         if _is_op(x):
-            return x, self._of(x.primitive.function)
+            return x, *map(self._of, (x.primitive.function, *rules_of(x.primitive)))
         if isinstance(x, random.Random):
             return id(x), x.getstate()
         if type(x).__name__ == "RandomState":
@@ -74,19 +81,30 @@ class Surroundings:
             return id(x), repr(x.bit_generator.state)
         if hasattr(type(x), "__next__"):
             self.goes_on = True
-        if isinstance(x, deque):
-            return (deque, *map(self._of, x))
-        if isinstance(x, np.ndarray) or not hasattr(x, "__dict__"):
-            self.certain = False  # its numbers may change, and nobody would see it
+        if isinstance(x, np.ndarray):
+            self.certain = False  # its numbers may change, which only a second look shows
+            return id(x), x.shape, x.tobytes() if x.nbytes <= 2**16 and x.dtype.kind != "O" else None
+        if not hasattr(x, "__dict__") and not any(hasattr(kind, "__slots__") for kind in type(x).__mro__):
+            self.certain = False
             return id(x)
-        attributes = ((name, self._of(a)) for name, a in vars(x).items() if name != "_named")  # a module names its weights once
-        return (type(x), *attributes, *(self._of(a) for kind in type(x).__mro__ for a in _attributes(kind)))
+        return self._of_object(x)
+
+    def _of_object(self, x: Any) -> Any:
+        """The attributes of an object and of its class."""
+        slots = [name for kind in type(x).__mro__ for name in _slots(kind) if hasattr(x, name)]
+        attributes = [
+            (name, a) for name, a in getattr(x, "__dict__", {}).items() if name != "_named"
+        ]  # a module names its weights once
+        attributes += [(name, getattr(x, name)) for name in slots]
+        attributes += [pair for kind in type(x).__mro__ for pair in _attributes(kind)]
+        return (type(x), *((name, self._of(a)) for name, a in attributes))
 
     def _of_function(self, f: types.FunctionType) -> Any:
         around = [_content(cell) for cell in f.__closure__ or ()]
         names = _names(f.__code__)
         used = [f.__globals__[name] for name in names if name in f.__globals__]
-        used += [vars(m)[name] for m in (*around, *used) if _is_foreign(m) for name in names if name in vars(m)]  # settings.GAIN
+        for _ in range(2):  # settings.GAIN, package.settings.GAIN
+            used += [vars(m)[name] for m in (*around, *used) if _is_foreign(m) for name in names if name in vars(m)]
         random: Any = np.random
         drawn = random.get_state()[1:3] if "random" in _names(f.__code__) and np in f.__globals__.values() else None
         parts = (f.__defaults__, f.__kwdefaults__, f.__dict__, drawn and (drawn[0].tobytes(), drawn[1]))
@@ -97,8 +115,10 @@ def _is_ours(x: Any) -> bool:
     """Whether x is a function of this package or of NumPy, which do not change; one made within another may have something around it."""
     if isinstance(x, np.ufunc):
         return True
-    home = (getattr(x, "__module__", None) or "").partition(".")[0]
-    return isinstance(x, types.FunctionType) and home in (_PACKAGE, "numpy") and "<locals>" not in x.__qualname__
+    if not isinstance(x, types.FunctionType):
+        return False
+    home = str(x.__globals__.get("__name__", "")).partition(".")[0]  # x.__module__ may be copied from what x wraps
+    return home in (_PACKAGE, "numpy") and (x.__closure__ is None or _is_ours(getattr(x, "__wrapped__", None)))
 
 
 def _is_op(x: Any) -> bool:
@@ -125,8 +145,30 @@ def _is_foreign(x: Any) -> bool:
     return isinstance(x, types.ModuleType) and x.__name__.partition(".")[0] not in (_PACKAGE, "numpy", "math")
 
 
-def _attributes(kind: type) -> list[Any]:
+def _attributes(kind: type) -> list[tuple[str, Any]]:
     """What a class that its user wrote holds: methods, which may be replaced, and settings, which may change."""
-    if kind.__module__.partition(".")[0] in (_PACKAGE, "builtins", "numpy"):
+    if kind.__module__.partition(".")[0] in (_PACKAGE, "builtins", "numpy", "collections", "abc", "typing"):
         return []
-    return [v for name, v in vars(kind).items() if not name.startswith("__") or name == "__call__"]
+    return [(name, v) for name, v in vars(kind).items() if not name.startswith("__") or isinstance(v, types.FunctionType)]
+
+
+def _slots(kind: type) -> tuple[str, ...]:
+    slots = vars(kind).get("__slots__", ())
+    return (slots,) if isinstance(slots, str) else tuple(slots)
+
+
+def plain_key(x: Any) -> Any:
+    """A number, a string or the like, so that only what is the same compares equal: not 1 and 1.0, not 0.0 and -0.0."""
+    return (type(x), repr(x)) if isinstance(x, (float, complex, np.generic)) else (type(x), x)
+
+
+def rules_of(prim: Primitive) -> tuple[Any, ...]:
+    """The derivative rules of an op."""
+    return (*prim.rows, prim.backward, prim.equation)
+
+
+def rules_key(prim: Primitive) -> Any:
+    """What the derivative of an op hangs on: nothing that changes, for an op of this package."""
+    if str(prim.function.__globals__.get("__name__", "")).partition(".")[0] == _PACKAGE:
+        return ()
+    return tuple(Surroundings(rule).key for rule in rules_of(prim) if rule is not None)

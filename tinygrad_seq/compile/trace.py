@@ -20,7 +20,7 @@ from ..frames import Frame, enable_grad, mode, thread, tick
 from ..graph import MultiNode, Node, Output, Value, box, leaf, node_of, raw, toposort
 from ..primitives import Primitive
 from ..transforms import same
-from .surroundings import Surroundings
+from .surroundings import Surroundings, plain_key, rules_key
 
 MOST = 2000  # ops of a step
 LARGEST = 4096  # entries of an array that is the parameter of an op
@@ -85,11 +85,18 @@ class Tracer:
             if isinstance(a, Value) and a.node is not None and a.node.order < self.start:
                 self.captured[id(a.node), a.index] = a
 
-    def read(self, value: Value) -> None:
-        """Numbers of a value left the tape."""
-        if value.node is not None and value.node.order >= self.start:
-            prim = value.node.prim
-            made = ", an argument of the step" if prim is None or prim is same.primitive else f", which {prim.name} made"
+    def read(self, value: Value, *, detached: bool) -> None:
+        """Numbers of a value left the tape; detached: as a constant, so that those of an older value are still seen."""
+        of_step = value.node is not None and value.node.order >= self.start
+        if of_step or not detached:
+            prim = value.node.prim if of_step and value.node is not None else None
+            made = (
+                ", of before the step"
+                if not of_step
+                else ", an argument of the step"
+                if prim is None or prim is same.primitive
+                else f", which {prim.name} made"
+            )
             self.refuse(
                 "it reads the numbers of a Tensor, and the tape does not show what it does with them",
                 expected="ops on Tensors from the arguments to what the step returns",
@@ -269,9 +276,15 @@ class _Reader:
         """All that was read."""
         outputs = tuple(self._hoist(p) for p in outputs)
         arrays = tuple((raw(x).shape, raw(x).dtype) for x in self.given)
-        calls = tuple((id(c.prim), c.args, _parameters(c)) for c in (*self.statics, *self.calls))
+        calls = tuple(
+            (c.prim, rules_key(c.prim), tuple(map(_place_key, c.args)), _parameters(c)) for c in (*self.statics, *self.calls)
+        )
         key = (len(self.statics), calls, tuple(self.hoisted), outputs, arrays)
         return Trace(tuple(self.statics), tuple(self.hoisted), tuple(self.calls), outputs, key)
+
+
+def _place_key(place: Place) -> Any:
+    return ("number", plain_key(place[1])) if place[0] == "number" else place
 
 
 def _below(frame: Frame | None, top: Frame | None) -> tuple[Frame, ...]:
