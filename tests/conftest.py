@@ -36,7 +36,12 @@ def array_library(name: str) -> Iterator[Any]:
 
 @pytest.fixture(autouse=True, scope="session")
 def loops_for_numpy() -> Iterator[None]:
-    """Time loops are compiled for NumPy, in milliseconds, where a test does not ask for Numba, which takes seconds."""
+    """Time loops are compiled for NumPy, in milliseconds, where a test does not ask for Numba, which takes seconds; an error of the compiler
+    is an error, and no reason to run a loop step by step.
+    """
+    from tinygrad_seq.compile import loop
+
+    loop.strict = True
     with tg.scan_target("numpy"):
         yield
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import time
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
 from compiled import Run, same_as_unfolded
+from random_cells import random_call, random_cell
+from test_compile_cells import over_time
 
 import tinygrad_seq as tg
 from tinygrad_seq.nn import functional as F
@@ -134,3 +140,109 @@ def test_an_object_that_has_every_attribute_stands_around_a_step():
     given, settings = leaves(xs=(T, B, H), h=(B, H)), Settings()
     step = lambda x, h: tg.tanh(h + x) * (2 if settings.gain is None else 1)  # noqa: E731
     same_as_unfolded(lambda: Run({"out": tg.scan(step, given["xs"], given["h"])}, given), loops=None)
+
+
+# ---- What changes around a step -------------------------------------------------------------------------------------------------------
+
+SLOPE = 1.0
+
+
+@tg.primitive
+def reversed_slope(x: Any) -> Any:
+    return x * 1.0
+
+
+tg.defvjp(reversed_slope, lambda g, y, x: -SLOPE * g)
+
+
+def test_a_global_in_the_derivative_rule_of_an_op_is_looked_at(monkeypatch: pytest.MonkeyPatch):
+    given = leaves(xs=(T, B, H), h=(B, H))
+    for slope in (1.0, 0.5, 2.0):
+        monkeypatch.setitem(globals(), "SLOPE", slope)
+        same_as_unfolded(lambda: Run({"out": tg.scan(lambda x, h: tg.tanh(reversed_slope(h) + x), given["xs"], given["h"])}, given))
+
+
+def test_a_wrapper_of_a_function_of_ours_is_not_taken_for_it():
+    given, count = leaves(xs=(T, B, D), h=(B, H), w=(H, D), u=(H, H)), [0]
+
+    @functools.wraps(F.rnn_step)
+    def counted(*args: Any) -> Any:
+        count[0] += 1
+        return F.rnn_step(*args)
+
+    for _ in range(2):
+        count[0] = 0
+        same_as_unfolded(
+            lambda: Run({"out": tg.scan(counted, given["xs"], given["h"], (given["w"], given["u"]))}, given), loops=None
+        )
+        assert count[0] == 2 * T  # compiled or not, and unfolded
+
+
+class Base:
+    gain = 1.0
+
+
+class Derived(Base):
+    __slots__ = ("shift",)
+
+    def __init__(self) -> None:
+        self.shift = 0.0
+
+    def __call__(self, x: Any, h: Any) -> Any:
+        return tg.tanh(self.gain * h + x + self.shift)
+
+
+def test_attributes_of_base_classes_and_slots_are_looked_at(monkeypatch: pytest.MonkeyPatch):
+    given, step = leaves(xs=(T, B, H), h=(B, H)), Derived()
+    for gain, shift in ((1.0, 0.0), (0.5, 0.0), (0.5, 0.25), (-0.0, 0.25), (0.0, 0.25)):
+        monkeypatch.setattr(Base, "gain", gain)
+        step.shift = shift
+        same_as_unfolded(lambda: Run({"out": tg.scan(step, given["xs"], given["h"])}, given))
+
+
+def test_a_counter_in_an_array_makes_every_step_run():
+    given, count = leaves(xs=(T, B, H), h=(B, H)), np.zeros(1, int)
+
+    def step(x: Any, h: Any) -> Any:
+        count[0] += 1
+        return tg.tanh(h + x) * (1.0 if count[0] % T < 3 else 2.0)
+
+    def run() -> Run:
+        count[0] = 0
+        return Run({"out": tg.scan(step, given["xs"], given["h"])}, given)
+
+    for _ in range(2):
+        same_as_unfolded(run, loops=None)
+
+
+def test_a_long_list_beside_a_cell_costs_nothing():
+    given, words = leaves(xs=(T, B, H), h=(B, H)), [str(i) for i in range(50_000)]
+    step = lambda x, h: tg.tanh(h + x) * (len(words) / 50_000)  # noqa: E731
+    start = time.perf_counter()
+    for _ in range(20):
+        tg.scan(step, given["xs"], given["h"])
+    assert time.perf_counter() - start < 1.0
+
+
+def test_what_is_not_finite_in_a_row_that_goes_on_stays_what_it_is():
+    xs, h = (tg.tensor(a.numpy(), requires_grad=True) for a in leaves(xs=(T, B, H), h=(B, H)).values())
+    found = []
+    for unfolded in (False, True):
+        with tg.unfolded() if unfolded else contextlib.nullcontext():
+            hs, _ = tg.scan(lambda x, h: h + x, xs, h, lengths=[T, *[2] * (B - 1)])
+            cotangent = np.ones(hs.shape)
+            cotangent[1, 0] = np.inf
+            found.append([g.numpy() for g in tg.grad(hs, [xs, h], cotangent)])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_products_cut_into_blocks_are_the_same(seed: int, monkeypatch: pytest.MonkeyPatch):
+    from tinygrad_seq.compile import runtime
+
+    monkeypatch.setattr(runtime, "SMALL", 30)  # as if the matrices were large
+    monkeypatch.setattr(runtime, "FEWEST", 1)
+    rng = Random(seed)
+    cell, call = random_cell(rng, rng.randint(3, 12)), random_call(rng)
+    same_as_unfolded(lambda: over_time(cell, call))

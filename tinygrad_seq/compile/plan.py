@@ -36,6 +36,7 @@ class Forward:
             body.place[s] = first._replace(when="t") if first.when else first
             body.also[s] = self.homes[k][1:]
         x = step.x
+        body.also[x] = self.x_homes[1:]
         body.place[x] = self.x_homes[0] if self.x_homes else Place(Buffer("xs", stored(x.shape), x.dtype, "xs"), when="t")
         for k, s in enumerate(step.statics):
             body.place[s] = Place(Buffer(f"weight{k}", stored(s.shape), s.dtype, "static"))

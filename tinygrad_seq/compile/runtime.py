@@ -7,12 +7,16 @@ from typing import Any
 import numpy as np
 
 
+SMALL = 10**6  # M x N x K of a product that OpenBLAS multiplies without copying its matrices first
+FEWEST = 16  # rows of a block
+
+
 def in_blocks(w: Any, B: int) -> Any:
     """The rows of w (M, K) as (n, M / n, K), so that a block times (K, B) is a small product: OpenBLAS copies w first in all others."""
     (M, K), n = w.shape, 1
-    while M // n * K * B > 10**6 and M % (2 * n) == 0:
+    while M // n * K * B > SMALL and M % (2 * n) == 0:
         n *= 2
-    return w.reshape(n, M // n, K) if M // n >= 16 else w[None]
+    return w.reshape(n, M // n, K) if M // n >= FEWEST else w[None]
 
 
 def each_of(stack: Any) -> list[Any]:
