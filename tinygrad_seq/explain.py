@@ -160,7 +160,7 @@ def explain_compile(what: Any, *args: Any, **kwargs: Any) -> Explanation:
 
 def _as_step(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Sequence[Any]] | None:
     """The arguments as x, state and weights, if they can be those."""
-    if set(kwargs) - {"x", "state", "weights"} or not 0 < len(args) <= 3:
+    if set(kwargs) - {"x", "state", "weights"} or len(args) > 3 or not (args or kwargs):
         return None
     given = {**dict(zip(("x", "state", "weights"), args, strict=False)), **kwargs}
     state, weights = given.get("state"), given.get("weights", ())
@@ -200,7 +200,10 @@ def _with_inputs(module: Module) -> list[Decision]:
     layer = Recurrent(module) if cell else module
     known = getattr(layer, "input_size", None)
     matrices = [p for p in module.parameters() if p.ndim == 2]
-    widths = [known] if known is not None else dict.fromkeys(size for p in matrices for size in p.shape[::-1])
+    sizes = [size for p in matrices for size in p.shape[::-1]]
+    H = getattr(layer, "hidden_size", None) or getattr(module, "hidden_size", 0)
+    sizes += [size - H for size in sizes if isinstance(H, int) and size > H]  # a matrix may multiply [x, h]
+    widths = [known] if known is not None else dict.fromkeys(sizes)
     dtype = next((p.dtype for p in module.parameters() if p.dtype.kind == "f"), np.dtype("float32"))
     for D in widths:  # the first that fits
         decisions: list[Decision] = []
@@ -218,6 +221,6 @@ def _with_inputs(module: Module) -> list[Decision]:
         message(
             f"explain_compile: which width the input of {who} has is not known",
             expected="an attribute input_size",
-            do=f"self.input_size = D in its __init__, or explain_compile(nn.Recurrent({who.lower()}), xs) with xs (T, B, D)",
+            do=f"self.input_size = D in its __init__, or explain_compile(nn.Recurrent(cell), xs) with xs (T, B, D)",
         )
     )
