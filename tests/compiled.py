@@ -13,18 +13,10 @@ import pytest
 import tinygrad_seq as tg
 from tinygrad_seq.graph import Value
 
-WAIT = not hasattr(tg, "scan_target")  # as long as `scan` does not compile, both sides of each comparison run unfolded
 TOLERANCE = {"float64": 1e-10, "float32": 1e-4}  # absolute up to 1, relative to the largest entry of an array beyond
 
-once_compiled = pytest.mark.skipif(WAIT, reason="no loop is compiled yet")
-explained = pytest.mark.skipif(not hasattr(tg, "explain_compile"), reason="no loop is explained yet")
 
-NUMBA = [
-    pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="Numba is not installed"),
-    pytest.mark.skipif(
-        importlib.util.find_spec("tinygrad_seq.compile.emit_numba") is None, reason="loops for Numba are not built yet"
-    ),
-]
+NUMBA = [pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="Numba is not installed")]
 numba = pytest.param("numba", marks=NUMBA)
 slow_numba = pytest.param("numba", marks=[*NUMBA, pytest.mark.slow])  # where many cells are compiled, each in a second or so
 each_target = pytest.mark.parametrize("target", ["numpy", numba])
@@ -40,7 +32,7 @@ class Run(NamedTuple):
 
 def on(target: str) -> contextlib.AbstractContextManager[Any]:
     """A `with` block whose loops are compiled for this target."""
-    return contextlib.nullcontext() if WAIT else tg.scan_target(target)
+    return tg.scan_target(target)
 
 
 def compiled(*outputs: Any, loops: int = 1) -> None:
@@ -49,7 +41,7 @@ def compiled(*outputs: Any, loops: int = 1) -> None:
     A loop of one step is that step.
     """
     nodes = tape(outputs)
-    if WAIT or times(nodes) == {1}:
+    if times(nodes) == {1}:
         return
     fused = [node for node in nodes if node.prim is not None and node.prim.equation is not None]
     assert len(fused) == loops, f"{len(fused)} fused nodes for {loops} loops among {nodes}"

@@ -80,7 +80,6 @@ def test_the_cells_suite_runs_every_cell_unfolded() -> None:
     assert cells == ["user's LSTM", "layer-normalised LSTM", "minimal gated unit", "highway"]
 
 
-@pytest.mark.skipif(not hasattr(tg, "compile_scan"), reason="time loops are not compiled yet")
 def test_the_time_to_compile_is_told_for_each_cell() -> None:
     command = [sys.executable, str(TOOLS / "compile_time.py"), "--runs", "1", "--only", "cells"]
     rows = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from compiled import NUMBA, Run, explained, mostly_numpy, same_as_unfolded, tape, times
+from compiled import NUMBA, Run, mostly_numpy, same_as_unfolded, tape, times
 from hypothesis import given, settings
 from random_cells import OPS, Call, Cell, arrays_of, cells_and_calls, random_call, random_cell
 
@@ -724,7 +724,6 @@ def test_modules_as_cells_are_compiled_in_every_layer_and_direction(name: str, l
     same_as_unfolded(run, target, loops=4)
 
 
-@explained
 @pytest.mark.parametrize("name", ["simple", "gated", "stacked", "nn.LSTMCell"])
 def test_what_is_said_of_a_module_is_what_happens(name: str):
     net = nn.Recurrent(lambda width: MODULES[name][0](width, 0), D).to(dtype="float64")
@@ -732,7 +731,6 @@ def test_what_is_said_of_a_module_is_what_happens(name: str):
     assert told.compiled and told.reason is None and told.source
 
 
-@explained
 @pytest.mark.parametrize("name", [name for name in (*CELLS, *OTHERS) if name != "loop inside a step"])
 def test_what_is_said_of_a_step_is_what_happens(name: str, monkeypatch: pytest.MonkeyPatch):
     said: list[Any] = []

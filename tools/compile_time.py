@@ -147,10 +147,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.start:
         print(json.dumps(start(options.start)))
         return
-    import tinygrad_seq as tg
 
-    if not hasattr(tg, "compile_scan"):
-        raise SystemExit("time loops are not compiled yet")
     print(
         f"{processor()}, Python {platform.python_version()}, " + ", ".join(f"{name} {version(name)}" for name in ("numpy", "numba"))
     )

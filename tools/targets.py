@@ -18,10 +18,6 @@ COLUMNS = OURS | {UNFOLDED: UNFOLDED}
 
 def absent() -> dict[str, str]:
     """Which of the columns cannot run here, and why."""
-    import tinygrad_seq as tg
-
-    if not hasattr(tg, "explain_compile"):
-        return dict.fromkeys(OURS, "time loops are not compiled yet")
     if importlib.util.find_spec("numba") is None:
         return {name: "No module named 'numba'" for name, target in OURS.items() if target == "numba"}
     return {}
