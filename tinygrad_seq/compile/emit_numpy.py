@@ -318,7 +318,7 @@ def _walkable(name: str, ndim: int) -> str:
 def _environment() -> dict[str, Any]:
     """What the text calls by name."""
     names = [name for name in dir(np) if isinstance(getattr(np, name), np.ufunc)]
-    names += ["empty", "zeros", "empty_like", "copyto", "ascontiguousarray", "concatenate"]
+    names += ["array", "empty", "zeros", "empty_like", "copyto", "ascontiguousarray", "concatenate"]
     ours = {f.__name__: f for f in (runtime.in_blocks, runtime.put_rows, runtime.each_of)}
     return {name: getattr(np, name) for name in names} | ours
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # What the emitted text uses itself: names with a number or an index behind them (w1, x_t), and these words.
 _TAKEN = re.compile(r"[A-Za-z]+\d+(_.*)?|.*_(t|new|total|blocks|columns|\d+)|_.*")
 _WORDS = frozenset(
-    """T B f xs hs states weights masks mask saved lo hi first last chunk ahead forward backward g_hs g_last g_more g_xs reshape out axis where
+    """T B f half xs hs states weights masks mask saved lo hi first last chunk ahead forward backward g_hs g_last g_more g_xs reshape out axis where
     sizes still back new loop pointwise hold park release largest smallest total product zero one spans in_memory runs_back rows_still g_all
     room_for put_back add_product sum_of_rows""".split()
 )

@@ -163,7 +163,9 @@ class Writer:
             return self._map(line)
         if line.do == "half":
             v = self.name(line.out)
-            return [f"multiply({v}, 0.5, out={v})", f"add({v}, 0.5, out={v})"]
+            made = f"half = array(0.5, {self.dtype(line.out.buffer.dtype)})"
+            self.top += [] if made in self.top else [made]
+            return [f"multiply({v}, half, out={v})", f"add({v}, half, out={v})"]
         if line.do == "zero":
             return [f"{self.name(line.out)}.fill(0)"]
         if line.do == "copy":
