@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-
 SMALL = 10**6  # M x N x K of a product that OpenBLAS multiplies without copying its matrices first
 FEWEST = 16  # rows of a block
 

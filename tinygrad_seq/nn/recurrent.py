@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import ArgumentError, ShapeError, describe, message
 from ..graph import raw
-from ..ops import concatenate, expand_dims, stack, swapaxes
+from ..ops import concatenate, expand_dims, reshape, stack, swapaxes
 from ..random import Rng, generator
 from ..scan import each, scan
 from . import functional as F
@@ -211,13 +211,19 @@ class Recurrent(Module):
             raise ArgumentError(
                 message(f"{who}: state is {describe(raw(state))}", expected="floating-point numbers", do=f"{who}(xs, lengths=...)")
             )
-        form = self._start(*places[0], xs.shape[1], xs)
-        arrays = form if isinstance(form, tuple) else (form,)
-        shapes = [(len(places), *(array.shape if batched else array.shape[1:])) for array in arrays]
-        state = checked_state(type(self).__name__, state, shapes, isinstance(form, tuple), "(L, B, H)" if batched else "(L, H)")
+        form = self._forms(xs)
+        shapes = [(len(places), *(shape if batched else shape[1:])) for shape in (form if isinstance(form, list) else [form])]
+        state = checked_state(type(self).__name__, state, shapes, isinstance(form, list), "(L, B, H)" if batched else "(L, H)")
         if not batched:
             state = each(lambda a: expand_dims(a, 1), state)
+        if len(places) == 1:
+            return [each(lambda a: reshape(a, a.shape[1:]), state)]
         return [each(lambda a, k=k: a[k], state) for k in range(len(places))]
+
+    def _forms(self, xs: Any) -> Any:
+        """The shape of the state of one layer in one direction; of a state of several arrays a list of them."""
+        start = self._start(0, self.directions[0], xs.shape[1], xs)
+        return [a.shape for a in start] if isinstance(start, tuple) else start.shape
 
     def _as_given(self, xs: Any, seen: list[Any], batched: bool) -> tuple[Any, ...]:
         """The outputs and, stacked over layers, the last states (and the gates), with the axes that the input had."""
@@ -367,6 +373,10 @@ class Layers(Kind, Recurrent):
 
     def _start(self, layer: int, direction: str, batch_size: int, like: Any) -> Any:
         return zero_state(self.state_sizes, (batch_size,), getattr(self, f"weight_ih_l{layer}{direction}"))
+
+    def _forms(self, xs: Any) -> Any:
+        sizes = self.state_sizes
+        return [(xs.shape[1], size) for size in sizes] if isinstance(sizes, tuple) else (xs.shape[1], sizes)
 
 
 class RNN(RNNKind, Layers):
