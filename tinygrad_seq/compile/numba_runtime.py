@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cache
 from itertools import islice
 from typing import Any
 
@@ -23,7 +24,7 @@ def in_memory(a: Any, back: int) -> Any:
 
 def plain(a: Any) -> Any:
     """The array in one piece and writable, as the compiled loops expect all of theirs; a copy where it is not."""
-    return np.require(a, requirements=["C", "A", "W"])
+    return a if a.flags.carray else np.require(a, requirements=["C", "A", "W"])
 
 
 def room_for(g: Any, back: int) -> Any:
@@ -56,10 +57,14 @@ def spans(T: int, chunk: int, back: int) -> Iterator[tuple[int, int]]:
 
 def add_product(g: Any, left: Any, right: Any) -> None:
     """g += left^T right, without a copy of g: BLAS, which thinks in columns, sees g^T = right^T left."""
+    _gemm(g.dtype.char)(1, right.T, left.T, 1, g.T, trans_b=1, overwrite_c=1)
+
+
+@cache
+def _gemm(kind: str) -> Any:
     from scipy.linalg import blas
 
-    gemm = blas.sgemm if g.dtype == np.float32 else blas.dgemm
-    gemm(1, right.T, left.T, 1, g.T, trans_b=1, overwrite_c=1)
+    return {"f": blas.sgemm, "d": blas.dgemm}[kind]
 
 
 def sum_of_rows(rows: Any) -> Any:
