@@ -232,7 +232,12 @@ class Backward:
 
 def _scales(op: Op, kept: Kept) -> bool:
     """Whether the op is a cotangent times a factor that is there for many steps."""
-    return op.kind == "map" and op.name == "multiply" and op.args[1] in kept.factors and op.args[1].shape == op.shape == op.args[0].shape
+    return (
+        op.kind == "map"
+        and op.name == "multiply"
+        and op.args[1] in kept.factors
+        and op.args[1].shape == op.shape == op.args[0].shape
+    )
 
 
 def constants(step: Step) -> dict[Op, Place]:
