@@ -221,6 +221,6 @@ def _with_inputs(module: Module) -> list[Decision]:
         message(
             f"explain_compile: which width the input of {who} has is not known",
             expected="an attribute input_size",
-            do=f"self.input_size = D in its __init__, or explain_compile(nn.Recurrent(cell), xs) with xs (T, B, D)",
+            do="self.input_size = D in its __init__, or explain_compile(nn.Recurrent(cell), xs) with xs (T, B, D)",
         )
     )
