@@ -49,6 +49,7 @@ class Compiled:
         self.x, *others = (np.broadcast_to(np.zeros((), a.dtype), a.shape) for a in (x, *states, *statics))  # forms without memory
         self.states, self.statics = others[: len(states)], others[len(states) :]
         self.variants: dict[Any, Variant] = {}
+        self.refused: dict[Any, str] = {}  # why there is no such variant
         self.proven = False  # whether a second step was seen to have the same equations
         self.collected = len(trace.outputs) - len(states)
 
@@ -58,6 +59,8 @@ class Compiled:
         """
         collected, target = collected or (False,) * self.collected, target or thread.modes.target
         key = (wanted, collected, target)
+        if key in self.refused:
+            raise Unfit(self.refused[key])
         if key not in self.variants:
             from .adjoint import derive  # the passes are imported when the first loop is compiled
             from .plan import plan
@@ -67,6 +70,7 @@ class Compiled:
             try:
                 planned = plan(derive(self.trace, _some(self.x), states, statics, arrived, wanted))
             except tracing.Untraceable as why:
+                self.refused[key] = str(why)
                 raise Unfit(str(why)) from None
             name_buffers(planned, self.letters, self.names)
             self.variants[key] = emitted(planned, self.names, wanted, target)
