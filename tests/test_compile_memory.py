@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 import time
 from collections.abc import Callable
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -246,3 +247,23 @@ def test_products_cut_into_blocks_are_the_same(seed: int, monkeypatch: pytest.Mo
     rng = Random(seed)
     cell, call = random_cell(rng, rng.randint(3, 12)), random_call(rng)
     same_as_unfolded(lambda: over_time(cell, call))
+
+
+def test_numbers_of_a_rule_leave_the_dtype_alone():
+    given = {name: tg.tensor(a.numpy().astype("float32"), requires_grad=True) for name, a in leaves(xs=(T, B, H), h=(B, H)).items()}
+    compiled = tg.compile_scan(lambda x, h: F.layer_norm(h + x, (H,)), given["xs"][0], given["h"])
+    assert "float64" not in compiled.source
+
+
+class Functions(NamedTuple):
+    squash: Any
+
+
+def test_a_step_that_is_given_its_functions_in_a_named_tuple_is_traced_once():
+    given, calls = leaves(xs=(T, B, H), h=(B, H)), []
+    step = functools.partial(lambda functions, x, h: functions.squash(h + x), Functions(tg.tanh))
+    tg.scan(step, given["xs"], given["h"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["tinygrad_seq.scan"], "run", lambda *args: calls.append(args))
+        tg.scan(step, given["xs"], given["h"])
+    assert not calls

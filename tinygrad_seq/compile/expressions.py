@@ -104,6 +104,10 @@ class Expressions:
         elif name == "add" and a.kind == "map" and a.name == "negative":
             return self.map("subtract", args[1], a.args[0])
         shape = np.broadcast_shapes(*(x.shape for x in args))
+        if all(
+            x.kind == "number" and type(x.params[0]) in (bool, int, float) for x in args
+        ):  # a number again, of no dtype of its own
+            return self.number(np.asarray(getattr(ops, name).primitive.function(*(x.params[0] for x in args))).item())
         dtype = np.result_type(*[x.dtype for x in args if x.kind != "number"] or [float])
         return self.op("map", args, (name,), shape, dtype, getattr(ops, name).primitive.function)
 

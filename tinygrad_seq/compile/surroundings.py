@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import types
-from collections import deque
+from collections import deque, namedtuple
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
@@ -21,6 +21,7 @@ from ..primitives import Primitive
 MOST = 2000  # things that are looked at
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis), np.generic, np.dtype)
 _CONTAINERS = (tuple, list, set, frozenset, dict, deque)
+_DESCRIPTORS = (type(vars(namedtuple("_", "a"))["a"]), types.MemberDescriptorType, types.GetSetDescriptorType)
 _PACKAGE = __package__.partition(".")[0]
 
 
@@ -81,6 +82,12 @@ class Surroundings:
             return id(x), repr(x.bit_generator.state)
         if hasattr(type(x), "__next__"):
             self.goes_on = True
+        if isinstance(x, (staticmethod, classmethod)):
+            return type(x), self._of(x.__func__)
+        if isinstance(x, property):
+            return property, *map(self._of, (x.fget, x.fset))
+        if isinstance(x, _DESCRIPTORS):  # of named tuples and slots
+            return type(x)
         if isinstance(x, np.ndarray):
             self.certain = False  # its numbers may change, which only a second look shows
             return id(x), x.shape, x.tobytes() if x.nbytes <= 2**16 and x.dtype.kind != "O" else None
