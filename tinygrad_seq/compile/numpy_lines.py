@@ -219,6 +219,8 @@ class Writer:
     def _call(self, line: Instruction) -> list[str]:
         op = line.op
         assert op is not None
+        if rows := self._over_rows(line):
+            return rows
         args = [self.natural(a) for a in line.args]
         if op.kind == "pick":
             value = f"{args[0]}[{op.params[0]}]"
@@ -233,6 +235,30 @@ class Writer:
         if line.out.buffer.time == "local":
             return [f"{line.out.buffer.name} = {value}"]
         return [f"copyto({self.natural(line.out)}, {value})"]
+
+    def _over_rows(self, line: Instruction) -> list[str]:
+        """A sum, mean or extreme over the last axis, or its transpose, as it lies: over the rows of (F, B)."""
+        op, out = line.op, line.out
+        if (
+            op is None
+            or op.kind != "call"
+            or out.buffer.time == "local"
+            or len(line.args) != 1
+            or not isinstance(line.args[0], Place)
+        ):
+            return []
+        source, words = line.args[0], getattr(op.fn, "keywords", {})
+        if len(source.buffer.shape) != 2 or len(out.buffer.shape) != 2 or op.args[0].shape[0] != op.shape[0]:
+            return []
+        to, value = self.name(out), self.name(source)
+        if op.name == "broadcast_to":
+            return [f"copyto({to}, {value})"]
+        over_last = op.shape[1] == 1 and (op.name == "sum_to" or (words.get("axis") in (-1, 1) and words.get("keepdims") is True))
+        ufunc = {"sum": "add", "mean": "add", "sum_to": "add", "max": "maximum", "min": "minimum"}.get(op.name)
+        if not over_last or ufunc is None or set(words) - {"axis", "keepdims", "shape"}:
+            return []
+        lines = [f"{ufunc}.reduce({value}, axis=0, keepdims=True, out={to})"]
+        return [*lines, f"divide({to}, {op.args[0].shape[1]}, out={to})"] if op.name == "mean" else lines
 
     def zipped(self, backwards: str = "") -> str:
         """The head of the loop."""
