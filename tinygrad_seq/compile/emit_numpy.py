@@ -10,13 +10,14 @@ import numpy as np
 from . import runtime
 from .expressions import Op
 from .group import Group
-from .numpy_lines import Writer
+from .numpy_lines import Writer, masked
 from .plan import Plan
 from .schedule import Body
 from .storage import Place
 
 ROWS = 1024  # rows (t x B) of deltas that are multiplied at once
 CACHE = 1 << 17  # entries of all factors that are made at once
+PAD = 16  # columns more than are gathered: rows that lie a power of two apart share few places in the cache
 
 
 def _merged(pieces: list[list[Any]]) -> list[list[Any]]:
@@ -122,8 +123,7 @@ class ForwardWriter(Writer):
         after = []
         for keep, home in keeps:
             old = self.name(home._replace(when="t")) if home.when else keep
-            mask = "mask" if len(home.buffer.shape) <= 2 else f"mask.reshape(-1{', 1' * (len(home.buffer.shape) - 1)})"
-            after.append(f"copyto({self.name(home)}, {old}, where={mask})")
+            after.append(f"copyto({self.name(home)}, {old}, where={masked(home.buffer)})")
         after.append(f"copyto({h_t}, {self.name(plan.homes[0][0])})")
         mask = self.walk(("mask", ""), "mask", "masks")
         loop = text
@@ -195,12 +195,12 @@ class BackwardWriter(Writer):
             if c is not None:
                 self.top.append(f"g{j + len(step.states)} = g_more[{j}]")
         for i, op in enumerate(back.gathered):
-            self.top.append(f"gathered{i} = empty(({op.shape[1]}, chunk * {B} + 16), {self.dtype(op.dtype)})")
+            self.top.append(f"gathered{i} = empty(({op.shape[1]}, chunk * {B} + {PAD}), {self.dtype(op.dtype)})")
         g_t = self.walk(("g", ""), "g_t", _walkable("g_hs", step.states[0].ndim))
         loop = [f"add(d0, {g_t}, out=d0)"]
         before, after = [], []
         for k, home in enumerate(back.homes):
-            mask = "mask" if len(home.buffer.shape) <= 2 else f"mask.reshape(-1{', 1' * (len(home.buffer.shape) - 1)})"
+            mask = masked(home.buffer)
             before += [f"still{k}.fill(0)", f"copyto(still{k}, d{k}, where={mask})", f"copyto(d{k}, 0, where={mask})"]
             after.append(f"add(d{k}, still{k}, out=d{k})")
         mask = self.walk(("mask", ""), "mask", "masks")

@@ -28,8 +28,6 @@ class Writer:
         self.top: list[str] = []  # before the loop
         self.views: dict[Any, str] = {}  # made before the loop
         self.walked: dict[Any, tuple[str, str]] = {}  # of each step: name, and what is walked along
-        self.body: list[str] = []
-        self.names: set[str] = set()
 
     # ---- Names -----------------------------------------------------------------------------------------------------------------------
 
@@ -260,11 +258,16 @@ class Writer:
         lines = [f"{ufunc}.reduce({value}, axis=0, keepdims=True, out={to})"]
         return [*lines, f"divide({to}, {op.args[0].shape[1]}, out={to})"] if op.name == "mean" else lines
 
-    def zipped(self, backwards: str = "") -> str:
+    def zipped(self) -> str:
         """The head of the loop."""
-        names = [name for name, _ in self.walked.values()]
-        along = [f"{a}{backwards}" for _, a in self.walked.values()]
+        names, along = zip(*self.walked.values(), strict=True)
         return f"for {', '.join(names)}, in zip({', '.join(along)}):"
+
+
+def masked(buffer: Buffer) -> str:
+    """The mask of the rows that stand still, as it broadcasts over what lies in a buffer."""
+    axes = len(buffer.shape)
+    return "mask" if axes <= 2 else f"mask.reshape(-1{', 1' * (axes - 1)})"
 
 
 def _continues(line: Instruction, after: Instruction) -> bool:

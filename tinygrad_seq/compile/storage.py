@@ -15,7 +15,8 @@ class Buffer:
     """An array that is made before the loop; its shape is that of one step.
 
     time: "" one array for all steps; "t" one for each step; "t+1" one more, the state before each step and that after the last;
-    "ahead" one for each of the few steps whose factors are made at once; "xs", "hs", ... one of the arrays that the loop is given.
+    "ahead" one for each of the few steps whose factors are made at once; "column" the columns of a step in what is gathered; "xs", "g" and
+    "static" arrays that the loop is given; "local" a name of the step itself.
     """
 
     __slots__ = ("dtype", "name", "shape", "time")
@@ -54,6 +55,7 @@ class Instruction(NamedTuple):
     "half"      out = out/2 + 1/2
     "product"   out = W @ args[0], W that of the group args[1] or of the op
     "copy"      out = args[0]
+    "zero"      out = 0
     "call"      out = op.fn(*args), with its arguments and its result as the step has them, not as they lie
     """
 
