@@ -68,7 +68,7 @@ def _gemm(kind: str) -> Any:
 
 
 def sum_of_rows(rows: Any) -> Any:
-    """The sum over all rows, as a product, which is faster."""
+    """The sum over all rows, as a product."""
     return np.ones(len(rows), rows.dtype) @ rows
 
 
