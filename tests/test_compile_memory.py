@@ -237,10 +237,10 @@ def test_what_is_not_finite_in_a_row_that_goes_on_stays_what_it_is():
 
 @pytest.mark.parametrize("seed", range(30))
 def test_products_cut_into_blocks_are_the_same(seed: int, monkeypatch: pytest.MonkeyPatch):
-    from tinygrad_seq.compile import runtime
+    from tinygrad_seq.compile import numpy_lines
 
-    monkeypatch.setattr(runtime, "SMALL", 30)  # as if the matrices were large
-    monkeypatch.setattr(runtime, "FEWEST", 1)
+    monkeypatch.setattr(numpy_lines, "SMALL", 30)  # as if the matrices were large
+    monkeypatch.setattr(numpy_lines, "FEWEST", 1)
     rng = Random(seed)
     cell, call = random_cell(rng, rng.randint(3, 12)), random_call(rng)
     same_as_unfolded(lambda: over_time(cell, call))

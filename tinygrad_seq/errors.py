@@ -117,6 +117,7 @@ _NO_BROADCAST = "the shapes do not broadcast against each other"
 _PLAIN = {  # what NumPy says of its own insides, and what it means to whoever called the op
     r"operands could not be broadcast .*|shape mismatch: .*|non-broadcastable .*|could not broadcast .*": _NO_BROADCAST,
     r".*mismatch in its core dimension.*\(size (\d+) is different from (\d+)\)": r"the inner sizes differ: \2 and \1",
+    r"shapes .* not aligned: (\d+) \(dim \d+\) != (\d+) \(dim \d+\)": r"the inner sizes differ: \1 and \2",
     r".*does not have enough dimensions.*": "a scalar has no rows or columns to multiply",
     r"ufunc .*|unsupported operand type.*|bad operand type.*|.*numpy boolean .*": _WRONG_TYPES,
     r"'(\w+)' object cannot be interpreted as an integer": r"a \1 where an integer belongs",

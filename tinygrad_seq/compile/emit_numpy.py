@@ -277,9 +277,9 @@ class BackwardWriter(Writer):
         lines = [f"delta{i} = gathered{i}[:, :(hi - lo) * {B}]" for i in number.values()]
         for outer in deferred.outers:
             if outer.left.linear:
-                lines.append(f"g{outer.static}_total += delta{number[outer.left]} @ {self.rows(outer.right)}")
+                lines.append(f"g{outer.static}_total += dot(delta{number[outer.left]}, {self.rows(outer.right)})")
             else:
-                lines.append(f"g{outer.static}_total += {self.rows(outer.left)}.T @ delta{number[outer.right]}.T")
+                lines.append(f"g{outer.static}_total += dot({self.rows(outer.left)}.T, delta{number[outer.right]}.T)")
         for i in dict.fromkeys(number[t.delta] for t in deferred.totals):
             lines.append(f"total{i} = delta{i}.sum(axis=1)")
         lines += [f"g{t.static}_total += total{number[t.delta]}" for t in deferred.totals]
@@ -318,8 +318,8 @@ def _walkable(name: str, ndim: int) -> str:
 def _environment() -> dict[str, Any]:
     """What the text calls by name."""
     names = [name for name in dir(np) if isinstance(getattr(np, name), np.ufunc)]
-    names += ["array", "empty", "zeros", "empty_like", "copyto", "ascontiguousarray", "concatenate"]
-    ours = {f.__name__: f for f in (runtime.in_blocks, runtime.put_rows, runtime.each_of)}
+    names += ["array", "empty", "zeros", "empty_like", "copyto", "dot", "ascontiguousarray", "concatenate"]
+    ours = {f.__name__: f for f in (runtime.put_rows, runtime.each_of)}
     return {name: getattr(np, name) for name in names} | ours
 
 

@@ -69,7 +69,7 @@ def _gemm(kind: str) -> Any:
 
 def sum_of_rows(rows: Any) -> Any:
     """The sum over all rows, as a product."""
-    return np.ones(len(rows), rows.dtype) @ rows
+    return np.ones(len(rows), rows.dtype).dot(rows)
 
 
 def environment(texts: list[str]) -> dict[str, Any]:

@@ -14,6 +14,17 @@ import numpy as np
 from .group import Group
 from .storage import Buffer, Instruction, Place
 
+SMALL = 10**6  # M x N x K of a product that OpenBLAS multiplies without copying its matrices first
+FEWEST = 16  # rows of a block
+
+
+def blocks(M: int, K: int, B: int) -> int:
+    """Into how many blocks of its rows w (M, K) is cut, so that each times (K, B) is a small product: OpenBLAS copies w first in all others."""
+    n = 1
+    while M // n * K * B > SMALL and M % (2 * n) == 0:
+        n *= 2
+    return n if M // n >= FEWEST else 1
+
 
 @cache
 def _name_of(dtype: Any) -> str:
@@ -196,19 +207,21 @@ class Writer:
         else:
             k = line.op.args[1].params[1]
             weights = f"{self.weights[k]}{'' if line.op.params[0] else '.T'}"
-        B = line.out.buffer.shape[1]
-        key = ("blocks", weights)
-        if line.out.when:
-            return [f"matmul({weights}, {source}, out={out})"]
+        (M, B), K = (line.out.height, line.out.buffer.shape[1]), line.args[0].height
+        n = blocks(M, K, B)
+        if n == 1:
+            return [f"dot({weights}, {source}, out={out})"]
+        w_blocks, out_blocks = self._in_blocks(weights, f"{n}, {M // n}, {K}"), self._in_blocks(out, f"{n}, {M // n}, {B}")
+        return [f"matmul({w_blocks}, {source}, out={out_blocks})"]
+
+    def _in_blocks(self, name: str, shape: str) -> str:
+        """An array cut into blocks of its rows, made ahead of the loop: each product cuts in its own way."""
+        key = ("blocks", name, shape)
         if key not in self.views:
-            self.views[key] = f"m{sum(1 for k in self.views if k[0] == 'blocks') + 1}"
-            self.top.append(f"{self.views[key]} = in_blocks({weights}, {B})")
-        m, as_blocks = self.views[key], ("as blocks", out, self.views[key])
-        if as_blocks not in self.views:  # each product cuts its result in its own way
-            others = sum(1 for k in self.views if k[:2] == as_blocks[:2])
-            self.views[as_blocks] = f"{out}_blocks{others + 1 if others else ''}"
-            self.top.append(f"{self.views[as_blocks]} = {out}.reshape(len({m}), -1, {B})")
-        return [f"matmul({m}, {source}, out={self.views[as_blocks]})"]
+            others = sum(1 for k in self.views if k[:2] == key[:2])
+            self.views[key] = f"{name.replace('.', '_')}_blocks{others + 1 if others else ''}"
+            self.top.append(f"{self.views[key]} = {name}.reshape({shape})")
+        return self.views[key]
 
     def packed(self, group: Group) -> str:
         """The name of the weights of a group, laid out for its product; the two loops lay them out each in its own way."""

@@ -41,6 +41,11 @@ class Place(NamedTuple):
         at = self.lo or 0
         return self._replace(lo=at + lo, hi=at + hi)
 
+    @property
+    def height(self) -> int:
+        """How many rows these are."""
+        return self.buffer.shape[0] if self.lo is None or self.hi is None else self.hi - self.lo
+
 
 def stored(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape in which a value of this shape lies in memory."""

@@ -41,7 +41,7 @@ def _sum_of_leading(x: Any, axes: int) -> Any:
     if x.size < 2**14 or x.dtype.char not in "fd" or not x.flags.c_contiguous:
         return x.sum(axis=tuple(range(axes)))
     rows = x.reshape(math.prod(x.shape[:axes]), -1)
-    return (array_module(x).ones(len(rows), x.dtype) @ rows).reshape(x.shape[axes:])
+    return array_module(x).ones(len(rows), x.dtype).dot(rows).reshape(x.shape[axes:])
 
 
 defvjp(broadcast_to, lambda g, y, x, shape: sum_to(g, x.shape))

@@ -111,8 +111,8 @@ def _surprise(o: Any, targets: Any, weight: Any, kept: Any, /, smoothing: float,
         for part in blocks:
             shifted = np.subtract(rows[part], top[part, None], out=scratch[: len(rows[part])])
             if smoothing:
-                below[part] = shifted @ (ones if weight is None else weight)
-            total[part] = np.exp(shifted, out=shifted) @ ones
+                below[part] = shifted.dot(ones if weight is None else weight)
+            total[part] = np.exp(shifted, out=shifted).dot(ones)
         log_total = np.log(total)
         losses = log_total + (top - rows[each, y])
         if weight is not None:

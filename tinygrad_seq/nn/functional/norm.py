@@ -128,7 +128,7 @@ def _(g: Any, y: Any, saved: Any, x: Any, weight: Any, eps: float) -> Any:
 
 def _row_means(rows: Any) -> Any:
     N = rows.shape[1]
-    return (rows @ backend.array_module(rows).full(N, 1 / N, rows.dtype))[:, None]
+    return rows.dot(backend.array_module(rows).full(N, 1 / N, rows.dtype))[:, None]
 
 
 def _scaled_rows(rows: Any, mine: bool, weight: Any, bias: Any, eps: float, shape: Any) -> Any:
@@ -153,11 +153,11 @@ def _gradients_of_rows(g: Any, saved: Any, weight: Any, bias: Any, centred: bool
     product = g * x_hat
     g_x = g.copy() if weight is None else g * weight
     if centred:
-        g_x -= (g @ mean_of)[:, None]
-    g_weight = None if weight is None else ones @ product
-    g_x -= np.multiply(x_hat, (product @ mean_of)[:, None], out=product)
+        g_x -= g.dot(mean_of)[:, None]
+    g_weight = None if weight is None else ones.dot(product)
+    g_x -= np.multiply(x_hat, product.dot(mean_of)[:, None], out=product)
     g_x *= scale
-    return g_x.reshape(shape), g_weight, None if bias is None else ones @ g
+    return g_x.reshape(shape), g_weight, None if bias is None else ones.dot(g)
 
 
 # ---- Over the batch, and over groups of channels -------------------------------------------------------------------------------------
