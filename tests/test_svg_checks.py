@@ -28,7 +28,7 @@ def test_a_sound_picture_has_no_complaints():
 
 @pytest.mark.parametrize("shape", ["box", "circle", "plaintext", 'box style="rounded"'])
 def test_two_boxes_on_each_other_are_found(shape):
-    apart, close = (drawn(f'a [pos="0,0" shape={shape}]; b [pos="{x},5" shape={shape}];', "nop2") for x in (90, 6))
+    apart, close = (drawn(f'a [pos="0,0" shape={shape}]; b [pos="{x},5" shape={shape}];', "nop2") for x in (90, 3))
     assert svg_checks.overlapping_boxes(svg_checks.read(apart)) == []
     assert svg_checks.overlapping_boxes(svg_checks.read(close)) == ["boxes a and b overlap"]
 
