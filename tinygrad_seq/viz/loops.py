@@ -138,9 +138,12 @@ class Loops:
             return
         if any(node.prim is not None and node.prim.name in names.PRODUCTS for node in consumers):
             return
+        of_step: dict[int, set[Node]] = defaultdict(set)
+        for node in consumers:
+            of_step[self.times[node]].add(node)
         for time, producer in state.producers.items():
-            rail = self._only_path({n for n in consumers if self.times[n] == time}, producer)
-            if rail is None and any(self.times[n] == time for n in consumers):
+            rail = self._only_path(of_step[time], producer)
+            if rail is None and of_step[time]:
                 return
             state.rails[time] = rail or [producer]
         first = min(state.producers) if state.towards > 0 else max(state.producers)
