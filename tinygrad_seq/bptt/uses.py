@@ -1,0 +1,171 @@
+"""Where a value is used, when, and what each use adds to its gradient: the tape read along the axis of time.
+
+    dL/dW = Σ over the uses of W of what the use sends back          in the notes: dL/dW = Σ_t (term of step t)
+
+Everything here is a pure function of a recorded graph: no `.grad` changes, no graph changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from ..autodiff import Targets, steps_of_backward
+from ..errors import GraphError, message
+from ..frames import Frame
+from ..fusion import opened
+from ..graph import MultiNode, Node, Output, Value, box, node_of, require_recorded, toposort
+from ..scan import time_loop
+
+
+class Term(NamedTuple):
+    """What one use of a value adds to its gradient.
+
+    node, position: the op that uses it, and which of its arguments it is. time: the step of the use; None outside every step. path: the
+    modules and loops around the use. value: the term, an array of the shape of the gradient.
+    """
+
+    node: Node
+    position: int
+    time: int | None
+    path: str
+    value: Any
+
+
+def tape_of(outputs: Value | Sequence[Value], who: str = "bptt") -> list[Any]:
+    """The outputs on a tape on which every compiled time loop is opened into its steps; on their own one where there is none.
+
+    Leaves stay the very same. Raises GraphError where nothing was recorded, ArgumentError where an output is no Tensor.
+    """
+    values: list[Any] = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
+    for value in values:
+        require_recorded(value, who)
+    return opened(values, time_loop)
+
+
+def time_of(node: Node) -> int | None:
+    """The time step in which a node was recorded: that of the innermost loop around it. None outside every step."""
+    return None if node.frame is None else node.frame.time
+
+
+def place_of(node: Node) -> str:
+    """Where a node was recorded, but for its time step: the modules and loops around it, as in "Encoder > LSTM > layer 0_reverse".
+
+    The steps of outer loops belong to the place: "steps t=2 > layer 0". Empty at the top.
+    """
+    path = [] if node.frame is None else node.frame.path()
+    step = next((frame for frame in reversed(path) if frame.step is not None), None)
+    return " > ".join(_label(frame) for frame in path if frame is not step and frame.owner is not None)
+
+
+def _label(frame: Frame) -> str:
+    name = frame.owner if isinstance(frame.owner, str) else type(frame.owner).__name__
+    return name if frame.step is None else f"{name} t={frame.step}"
+
+
+def terms(outputs: Value | Sequence[Value], leaves: Value | Sequence[Value], cotangents: Any = None) -> dict[Node, list[Term]]:
+    """What each use of the leaves adds to their gradients, in tape order, by the node of the leaf; a leaf without uses has no terms.
+
+    What is computed from a leaf outside every step and read inside one (W.T, W[:H], a weight that was normalized, the embedding of a whole
+    sequence) is the leaf in another form: it counts as used at the step that reads it. cotangents: of outputs that are no scalars.
+    """
+    wanted = [leaves] if isinstance(leaves, Value) else list(leaves)
+    nodes = [require_recorded(leaf, "bptt") for leaf in wanted]
+    found: dict[Node, list[Term]] = {node: [] for node in nodes}
+    for leaf, term in stream(tape_of(outputs), nodes, cotangents):
+        found[leaf].append(term)
+    return {leaf: sorted(uses, key=lambda term: (term.node.order, term.position)) for leaf, uses in found.items()}
+
+
+def stream(values: Sequence[Value], leaves: Sequence[Node], cotangents: Any = None) -> Iterator[tuple[Node, Term]]:
+    """The terms of several leaves as the reverse sweep finds them, the youngest use first; nothing is kept. `values` from `tape_of`."""
+    uses = Uses(values, leaves)
+    targets: Targets = {leaf: {0: None} for leaf in uses.leaves}
+    if not targets:
+        return
+    for node, _, contributions in steps_of_backward(list(values), cotangents, targets=targets):
+        if node in uses.forms:
+            continue
+        for position, (arg, c) in enumerate(zip(node.args, contributions, strict=False)):
+            for leaf in uses.of(arg) if c is not None else ():
+                time, place = uses.where(node)
+                yield leaf, Term(node, position, time, place, uses.pulled(arg, c, leaf))
+
+
+class Uses:
+    """Which nodes of a tape use one of the leaves.
+
+    forms: what is computed from leaves outside every step and read inside one, with the leaves that it is computed from.
+    """
+
+    def __init__(self, values: Sequence[Value], leaves: Iterable[Node]):
+        self.tape = toposort(values)
+        on_tape = set(self.tape)
+        self.leaves = {leaf: None for leaf in leaves if leaf in on_tape}
+        self.forms = self._forms()
+        self.places: dict[Frame | None, tuple[int | None, str]] = {}
+
+    def _forms(self) -> dict[Node, frozenset[Node]]:
+        before: dict[Node, frozenset[Node]] = {
+            leaf: frozenset([leaf]) for leaf in self.leaves
+        }  # depends on these leaves, and on no step
+        timed: set[Node] = set()
+        times: dict[Frame | None, int | None] = {None: None}
+        readable: set[Node] = set()  # read by a step
+        for node in self.tape:
+            sources = [n for n in map(node_of, node.args) if n is not None]
+            if node.frame not in times:
+                times[node.frame] = time_of(node)
+            if times[node.frame] is not None and node not in before:
+                timed.add(node)
+                readable.update(sources)
+            elif not timed.isdisjoint(sources):
+                timed.add(node)
+            elif node not in before:
+                origins = frozenset().union(*(before[n] for n in sources if n in before))
+                if origins:
+                    before[node] = origins
+        forms: dict[Node, frozenset[Node]] = {}
+        for node in reversed(self.tape):
+            if node in readable and node in before and node not in self.leaves:
+                forms[node] = before[node]
+                readable.update(n for n in map(node_of, node.args) if n is not None)
+        return forms
+
+    def of(self, arg: Any) -> Iterable[Node]:
+        """The leaves that an argument is, or is a form of."""
+        node = node_of(arg)
+        return () if node is None else (node,) if node in self.leaves else self.forms.get(node, ())
+
+    def where(self, node: Node) -> tuple[int | None, str]:
+        """The time and the place of a node."""
+        if node.frame not in self.places:
+            self.places[node.frame] = time_of(node), place_of(node)
+        return self.places[node.frame]
+
+    def pulled(self, arg: Any, c: Any, leaf: Node) -> Any:
+        """What a contribution to a form of a leaf is to the leaf itself."""
+        node = node_of(arg)
+        if node is leaf or node is None:
+            return c
+        targets: Targets = {leaf: {0: None}}
+        form = box(c, node, arg.index if type(node) is MultiNode and isinstance(arg, Output) else None)
+        for _ in steps_of_backward([form], [c], targets=targets):
+            pass
+        return targets[leaf][0]
+
+
+def leaf_of(weight: Any, values: Sequence[Value], who: str) -> Node:
+    """The node of a weight that the values were computed from; an error that says what to do where it is none."""
+    node = require_recorded(weight, who)
+    if node not in set(toposort(values)):
+        name = weight.name or "the weight"
+        raise GraphError(
+            message(
+                f"{who}: the loss was not computed from {name}"
+                + ("" if node.prim is None else f", the result of {node.prim.name}"),
+                expected="a leaf that the loss depends on: a Parameter, or a Tensor made with requires_grad=True",
+                do="model.named_parameters() lists the parameters of a model",
+            )
+        )
+    return node
