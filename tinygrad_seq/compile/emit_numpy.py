@@ -277,9 +277,9 @@ class BackwardWriter(Writer):
         lines = [f"delta{i} = gathered{i}[:, :(hi - lo) * {B}]" for i in number.values()]
         for outer in deferred.outers:
             if outer.left.linear:
-                lines.append(f"g{outer.static}_total += dot(delta{number[outer.left]}, {self.rows(outer.right)})")
+                lines.append(f"g{outer.static}_total += delta{number[outer.left]} @ {self.rows(outer.right)}")
             else:
-                lines.append(f"g{outer.static}_total += dot({self.rows(outer.left)}.T, delta{number[outer.right]}.T)")
+                lines.append(f"g{outer.static}_total += {self.rows(outer.left)}.T @ delta{number[outer.right]}.T")
         for i in dict.fromkeys(number[t.delta] for t in deferred.totals):
             lines.append(f"total{i} = delta{i}.sum(axis=1)")
         lines += [f"g{t.static}_total += total{number[t.delta]}" for t in deferred.totals]

@@ -15,8 +15,8 @@ def each_of(stack: Any) -> list[Any]:
 def put_rows(a: Any, b: Any, out: Any, *, add: bool) -> None:
     """out (t, B, D) = the rows of a @ b, or += them."""
     if out.flags.c_contiguous and not add:
-        np.dot(a, b, out=out.reshape(-1, out.shape[-1]))
+        np.matmul(a, b, out=out.reshape(-1, out.shape[-1]))
     elif add:
-        out += a.dot(b).reshape(out.shape)
+        out += (a @ b).reshape(out.shape)
     else:
-        out[...] = a.dot(b).reshape(out.shape)
+        out[...] = (a @ b).reshape(out.shape)
