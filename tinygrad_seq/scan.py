@@ -15,7 +15,7 @@ from .compile.loop import Compiled, Decision, Found, Unfit, difference, failed, 
 from .compile.memory import key_of, remember, remembered
 from .compile.opening import Origins, Step
 from .compile.trace import Trace, Traced, outputs_of, run
-from .frames import frame, thread
+from .frames import frame, mode, thread
 from .fusion import fused
 from .graph import Node, Value, box, raw
 from .ops import stack, unstack, where
@@ -115,7 +115,7 @@ class _Loop:
         before = None
         with frame(self.name):
             for t in reversed(range(T)) if self.reverse else range(T):
-                with frame("step", t + 1):
+                with frame("step", t + 1) as here:
                     traced = run(self.step, moments[t], states, self.weights) if tracing else None
                     new = self.step(moments[t], *states, *self.weights) if traced is None or traced.new is None else traced.new
                     new, more[t] = self._parted(new, states, t)
@@ -126,7 +126,8 @@ class _Loop:
                     new, more[t] = self._own(traced, (new, more[t]))
                 if self.there is not None and not self.there[t].all():
                     alive = backend.to_device(self.there[t], backend.device_of(raw(self.xs)))
-                    new = tuple(where(fitted(alive, h), h, old) for h, old in zip(new, states, strict=True))
+                    with mode("frame", here):
+                        new = tuple(where(fitted(alive, h), h, old) for h, old in zip(new, states, strict=True))
                 states = new
                 ys[t] = states[0]
             else:
