@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from ..autodiff import Targets, steps_of_backward
+from ..autodiff import Step, Targets, steps_of_backward
 from ..errors import GraphError, message
 from ..frames import Frame
 from ..fusion import opened
@@ -80,20 +80,12 @@ def terms(outputs: Value | Sequence[Value], leaves: Value | Sequence[Value], cot
 def stream(values: Sequence[Value], leaves: Sequence[Node], cotangents: Any = None) -> Iterator[tuple[Node, Term]]:
     """The terms of several leaves as the reverse sweep finds them, the youngest use first; nothing is kept. `values` from `tape_of`."""
     uses = Uses(values, leaves)
-    targets: Targets = {leaf: {0: None} for leaf in uses.leaves}
-    if not targets:
-        return
-    for node, _, contributions in steps_of_backward(list(values), cotangents, targets=targets):
-        if node in uses.forms:
-            continue
-        for position, (arg, c) in enumerate(zip(node.args, contributions, strict=False)):
-            for leaf in uses.of(arg) if c is not None else ():
-                time, place = uses.where(node)
-                yield leaf, Term(node, position, time, place, uses.pulled(arg, c, leaf))
+    if uses.leaves:
+        yield from uses.among(steps_of_backward(list(values), cotangents, targets={leaf: {0: None} for leaf in uses.leaves}))
 
 
 class Uses:
-    """Which nodes of a tape use one of the leaves.
+    """Which nodes of a tape use one of the leaves, and when.
 
     forms: what is computed from leaves outside every step and read inside one, with the leaves that it is computed from.
     """
@@ -102,34 +94,35 @@ class Uses:
         self.tape = toposort(values)
         on_tape = set(self.tape)
         self.leaves = {leaf: None for leaf in leaves if leaf in on_tape}
+        self.times: dict[Frame | None, int | None] = {}
+        for node in self.tape:
+            if node.frame not in self.times:
+                self.times[node.frame] = time_of(node)
         self.forms = self._forms()
-        self.places: dict[Frame | None, tuple[int | None, str]] = {}
+        self.places: dict[Frame | None, str] = {}
 
     def _forms(self) -> dict[Node, frozenset[Node]]:
-        before: dict[Node, frozenset[Node]] = {
-            leaf: frozenset([leaf]) for leaf in self.leaves
-        }  # depends on these leaves, and on no step
+        origins: dict[Node, frozenset[Node]] = {leaf: frozenset([leaf]) for leaf in self.leaves}  # of what no step has a part in
         timed: set[Node] = set()
-        times: dict[Frame | None, int | None] = {None: None}
-        readable: set[Node] = set()  # read by a step
+        read: set[Node] = set()  # by a step
         for node in self.tape:
             sources = [n for n in map(node_of, node.args) if n is not None]
-            if node.frame not in times:
-                times[node.frame] = time_of(node)
-            if times[node.frame] is not None and node not in before:
+            if node in origins:
+                continue
+            if self.times[node.frame] is not None:
                 timed.add(node)
-                readable.update(sources)
+                read.update(sources)
             elif not timed.isdisjoint(sources):
                 timed.add(node)
-            elif node not in before:
-                origins = frozenset().union(*(before[n] for n in sources if n in before))
-                if origins:
-                    before[node] = origins
+            else:
+                of = frozenset().union(*(origins[n] for n in sources if n in origins))
+                if of:
+                    origins[node] = of
         forms: dict[Node, frozenset[Node]] = {}
         for node in reversed(self.tape):
-            if node in readable and node in before and node not in self.leaves:
-                forms[node] = before[node]
-                readable.update(n for n in map(node_of, node.args) if n is not None)
+            if node in read and node in origins and node not in self.leaves:
+                forms[node] = origins[node]
+                read.update(n for n in map(node_of, node.args) if n is not None)
         return forms
 
     def of(self, arg: Any) -> Iterable[Node]:
@@ -137,13 +130,23 @@ class Uses:
         node = node_of(arg)
         return () if node is None else (node,) if node in self.leaves else self.forms.get(node, ())
 
-    def where(self, node: Node) -> tuple[int | None, str]:
-        """The time and the place of a node."""
+    def among(self, steps: Iterable[Step]) -> Iterator[tuple[Node, Term]]:
+        """The uses among the steps of a reverse sweep: the leaf, and what the use adds to its gradient."""
+        for node, _, contributions in steps:
+            if node in self.forms:
+                continue
+            for position, (arg, c) in enumerate(zip(node.args, contributions, strict=False)):
+                if c is not None:
+                    for leaf in self.of(arg):
+                        yield leaf, Term(node, position, self.times[node.frame], self.place(node), self._pulled(arg, c, leaf))
+
+    def place(self, node: Node) -> str:
+        """`place_of`, remembered."""
         if node.frame not in self.places:
-            self.places[node.frame] = time_of(node), place_of(node)
+            self.places[node.frame] = place_of(node)
         return self.places[node.frame]
 
-    def pulled(self, arg: Any, c: Any, leaf: Node) -> Any:
+    def _pulled(self, arg: Any, c: Any, leaf: Node) -> Any:
         """What a contribution to a form of a leaf is to the leaf itself."""
         node = node_of(arg)
         if node is leaf or node is None:
