@@ -10,8 +10,8 @@ equation which the kernel equals; the few rules that are loops in disguise are `
 
 from __future__ import annotations
 
+import inspect
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,15 +23,14 @@ from ..autodiff import grad
 from ..backend import is_array
 from ..compile import trace as tracing
 from ..compile.adjoint import Step, factored
-from ..compile.expressions import Expressions, Op, used
-from ..compile.show import formula
+from ..compile.expressions import Op
 from ..errors import ArgumentError, GraphError, message
 from ..frames import enable_grad, mode
 from ..graph import MultiNode, Node, Output, Value, box, leaf, raw, require_recorded, toposort, value_of
 from ..nn import functional
 from ..primitives import Deferred, Primitive
-from ..transforms import same
-from .rule_examples import EXAMPLES, WRITTEN
+from .rule_examples import DATA, EXAMPLES, WRITTEN
+from .rule_text import GLOSSARY, LISTED, Writer, below
 
 LONGEST = 110  # of one line
 
@@ -104,11 +103,7 @@ def _found(op: Any) -> tuple[str, Callable[..., Any]]:
 
 
 def _names(prim: Primitive, count: int) -> list[str]:
-    return [f"x{_below(i)}" for i in range(1, count + 1)] if prim.arrays == math.inf else list(prim.names[:count])
-
-
-def _below(i: int) -> str:
-    return "".join("₀₁₂₃₄₅₆₇₈₉"[int(d)] for d in str(i))
+    return [f"x{below(i)}" for i in range(1, count + 1)] if prim.arrays == math.inf else list(prim.names[:count])
 
 
 # ---- Running a rule on values --------------------------------------------------------------------------------------------------------
@@ -118,21 +113,20 @@ def _of_function(name: str, function: Callable[..., Any]) -> Rule:
     """The rule of a public function, on an example: that of the one primitive that it is, or of all that it is made of."""
     arguments, params, names = _example(name, function)
     arguments = [box(a, leaf(a)) if _is_float(a) else a for a in arguments]
+    params = {k: box(a, leaf(a)) if _is_float(a) else a for k, a in params.items()}
     with enable_grad():
         y = function(arguments, **params) if name in LISTED else function(*arguments, **params)
+    given = [*zip(arguments, names, strict=True), *((a, k) for k, a in params.items())]
     outputs = [o for o in (y if isinstance(y, tuple) else (y,)) if isinstance(o, Value) and o.node is not None]
     if not outputs:
         shown = ", ".join([*names, *(f"{k}={v}" for k, v in params.items())])
         return Rule(name, f"{name}({shown})", {}, origin="constant")
     node = outputs[0].node
-    known = {a.node: label for a, label in zip(arguments, names, strict=True) if isinstance(a, Value)}
+    known = {a.node: label for a, label in given if isinstance(a, Value)}
     if all(a in known or not isinstance(a, (Node, Output)) for a in node.args):
         labels = [known[a] if a in known else label for a, label in zip(node.args, _names(node.prim, len(node.args)), strict=True)]
         return _of_primitive(node.prim, name, [value_of(a) for a in node.args], node.params, labels)
     return _of_graph(name, outputs, known)
-
-
-LISTED = ("concatenate", "stack")  # which take their arrays as one list
 
 
 def _example(name: str, function: Callable[..., Any]) -> tuple[list[Any], dict[str, Any], list[str]]:
@@ -140,9 +134,9 @@ def _example(name: str, function: Callable[..., Any]) -> tuple[list[Any], dict[s
     rng = np.random.default_rng(0)
     prim = getattr(function, "primitive", None)
     if name in EXAMPLES:
-        shapes, params = EXAMPLES[name]
-        arrays = [rng.uniform(0.2, 0.8, s) if isinstance(s, tuple) else s for s in shapes]
-        arrays = [a + 2 * np.eye(a.shape[-1]) if is_array(a) and a.ndim == 2 and name in SQUARE else a for a in arrays]
+        arrays, params = EXAMPLES[name]
+        arrays = [_drawn(rng, a) if isinstance(a, tuple) else a for a in arrays]
+        params = {k: _drawn(rng, a) if k == "v" else a for k, a in params.items()}
         count = len(arrays)
     elif prim is None or prim.arrays == math.inf:
         raise ArgumentError(
@@ -153,125 +147,19 @@ def _example(name: str, function: Callable[..., Any]) -> tuple[list[Any], dict[s
         arrays = [rng.uniform(0.2, 0.8, (2, 3)) for _ in range(count)]
     if prim is not None:
         return arrays, params, _names(prim, count)
-    if name in LISTED:
-        return arrays, params, [f"x{_below(i)}" for i in range(1, count + 1)]
-    return arrays, params, list(function.__code__.co_varnames[:count])
+    if name in LISTED or name == "einsum":
+        return arrays, params, [f"x{below(i)}" for i in range(1, count + 1)]
+    return arrays, params, list(inspect.signature(function).parameters)[:count]
 
 
-SQUARE = ("inv", "det", "slogdet", "cholesky", "solve")
+def _drawn(rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+    """Positive numbers, and of square matrices such as are regular and symmetric."""
+    x = rng.uniform(0.2, 0.8, shape)
+    return (x + x.T) / 2 + 2 * np.eye(3) if shape == (3, 3) else x
 
 
 def _is_float(a: Any) -> bool:
     return is_array(a) and a.dtype.kind == "f"
-
-
-class _Writer(Expressions):
-    """Reads tapes into formulas. Arrays that a rule computes with and no argument is are called k."""
-
-    def __init__(self, params: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]):
-        super().__init__()
-        self.params, self.shapes = params, {tuple(s): name for name, s in reversed(list(shapes.items()))}
-        self.names: dict[Op, str] = {}
-
-    def follow(self, outputs: Sequence[Value], at: dict[Any, Any]) -> None:
-        """Take up what the outputs were computed from; `same` is its argument."""
-        for node in toposort(outputs):
-            if node.prim is same.primitive:
-                at[node] = at[node.args[0]]
-            else:
-                self.read([node], at)
-
-    def _constant(self, a: Any) -> Op:
-        value = raw(a)
-        if getattr(value, "ndim", 0) and value.size and not (value == value.flat[0]).all():
-            self.constants.append(value)
-            op = self.input("constant", len(self.constants), value)
-            self.names[op] = "k"
-            return op
-        return super()._constant(a)
-
-    # ---- Text --------------------------------------------------------------------------------------------------------------------
-
-    def text(self, op: Op, whole: bool = True) -> str:
-        """The formula of an op."""
-        names = dict(self.names)
-        for inner in used([op]):
-            if inner not in names and (written := self._written(inner, names)):
-                names[inner] = written
-        if whole and op in self.names:
-            del names[op]
-            if written := self._written(op, names):
-                return _plain(written)
-        return _plain(formula(op, names, whole=op not in names))
-
-    def _written(self, op: Op, names: Mapping[Op, str]) -> str:
-        """What the formulas of loops leave out: parameters, comparisons, numbers with a name. Empty where they leave out nothing."""
-
-        def of(k: int) -> str:
-            return formula(op.args[k], names)
-
-        if op.kind == "number":
-            return next((name for number, name in NUMBERS.items() if op.params[0] == number), "")
-        if op.kind == "part":
-            return f"{formula(op.args[0], names, tight=4)}[..., {op.params[0]}:{op.params[1]}]"
-        if op.kind == "join":
-            return f"concatenate(({', '.join(of(k) for k in range(len(op.args)))}), axis=-1)"
-        if op.kind == "pick":
-            return f"{of(0)}[{op.params[0]}]"
-        if op.name in COMPARISONS and op.kind in ("map", "call"):
-            return f"({of(0)} {COMPARISONS[op.name]} {of(1)})"
-        if op.kind != "call" or op.name in ("transpose", "matmul") and not _keywords(op):
-            return ""
-        params = {k: self._value(v) for k, v in _keywords(op).items()}
-        arguments = [of(k) for k in range(len(op.args))]
-        if op.name == "getitem":
-            return f"{formula(op.args[0], names, tight=4)}[{params['key']}]"
-        if op.name == "sum_of_slices":
-            return f"index_add(zeros({params['shape']}), {params['keys'][1:-1]}, {arguments[0]})"
-        if op.name == "einsum":
-            inputs, output = _keywords(op).values()
-            return f"einsum('{','.join(inputs)}->{output}', {', '.join(arguments)})"
-        if op.name in LISTED:
-            arguments = [f"({', '.join(arguments)})"]
-        if op.name in FIRST_BY_PLACE and params:
-            arguments.append(params.pop(next(iter(params))))
-        return f"{op.name}({', '.join([*arguments, *(f'{k}={v}' for k, v in params.items())])})"
-
-    def _value(self, value: Any) -> str:
-        """A parameter as text: by its name if it is an array, by that of the argument whose shape it is."""
-        if is_array(value):
-            return next((name for name, given in self.params.items() if given is value or np.array_equal(given, value)), "k")
-        if isinstance(value, tuple) and value and value in self.shapes and all(type(n) is int for n in value):
-            return f"{self.shapes[value]}.shape"
-        if isinstance(value, slice):
-            return ":".join("" if v is None else str(v) for v in (value.start, value.stop)) + (
-                f":{value.step}" if value.step else ""
-            )
-        if isinstance(value, (tuple, list)) and any(isinstance(v, slice) or is_array(v) for v in value):
-            inner = ", ".join(self._value(v) for v in value)
-            return f"[{inner}]" if isinstance(value, list) else inner
-        return "..." if value is Ellipsis else getattr(value, "name", None) or repr(value)
-
-
-COMPARISONS = {
-    "equal": "=", "not_equal": "≠", "less": "<", "less_equal": "≤", "greater": ">", "greater_equal": "≥", "logical_and": "and",
-    "logical_or": "or",
-}  # fmt: skip
-NUMBERS = {
-    math.log(2): "log(2)", math.log(10): "log(10)", 2 / math.sqrt(math.pi): "2/√π", 1 / math.sqrt(2 * math.pi): "1/√(2π)",
-    math.sqrt(0.5): "√(1/2)",
-}  # fmt: skip
-FIRST_BY_PLACE = ("reshape", "broadcast_to", "sum_to", "take", "take_along_axis", "astype")
-
-
-def _keywords(op: Op) -> dict[str, Any]:
-    return dict(getattr(op.fn, "keywords", None) or {})
-
-
-def _plain(text: str) -> str:
-    """Without brackets that nobody needs: around a whole text, around one argument."""
-    found = re.sub(r"(?<=[(,])( ?)\(([^()]*(?:\([^()]*\)[^()]*)*)\)(?=[,)])", lambda m: m[0] if "," in m[2] else m[1] + m[2], text)
-    return found[1:-1] if re.fullmatch(r"\([^()]*\)", found) and "," not in found else found
 
 
 def _of_primitive(prim: Primitive, name: str, arrays: Sequence[Any], params: dict[str, Any], names: Sequence[str]) -> Rule:
@@ -279,7 +167,7 @@ def _of_primitive(prim: Primitive, name: str, arrays: Sequence[Any], params: dic
     leaves = [box(a, leaf(a)) if is_array(a) else a for a in arrays]
     wanted = [_is_float(a) for a in arrays]
     shapes = {label: a.shape for label, a in zip(names, arrays, strict=True) if is_array(a)}
-    make, at = _Writer(params, shapes), dict[Any, Any]()
+    make, at = Writer(params, shapes), dict[Any, Any]()
     for k, (v, label) in enumerate(zip(leaves, names, strict=True)):
         if isinstance(v, Value):
             at[v.node] = make.input("x", k, v._data)
@@ -289,8 +177,9 @@ def _of_primitive(prim: Primitive, name: str, arrays: Sequence[Any], params: dic
         make.follow(called if prim.multiple else [called], at)
         forward = at[(called[0] if prim.multiple else called).node]
         out = [o._data for o in called] if prim.multiple else [called._data]
+        made = (called[0] if prim.multiple else called).node
         ys, gs = ([box(o, leaf(o)) for o in out] for _ in range(2))
-        signs = [_below(i) if prim.multiple else "" for i in range(1, len(out) + 1)]
+        signs = [below(i) if prim.multiple else "" for i in range(1, len(out) + 1)]
         cotangents = [make.input("cotangent", k, o) for k, o in enumerate(out)]
         for k, (y, g, sign) in enumerate(zip(ys, gs, signs, strict=True)):
             at[y.node], at[g.node] = make.input("y", k, y._data), cotangents[k]
@@ -340,7 +229,7 @@ def _sent(prim: Primitive, g: Any, y: Any, leaves: Sequence[Any], params: dict[s
 def _of_graph(name: str, outputs: Sequence[Value], known: Mapping[Any, str]) -> Rule:
     """The rule of a composition: the formula that it is, and its derivative by the sweep."""
     shapes = {label: n.shape for n, label in known.items()}
-    make, at = _Writer({}, shapes), dict[Any, Any]()
+    make, at = Writer({}, shapes), dict[Any, Any]()
     for k, (n, label) in enumerate(known.items()):
         at[n] = make.input("x", k, n.out)
         make.names[at[n]] = label
@@ -362,7 +251,7 @@ def _of_graph(name: str, outputs: Sequence[Value], known: Mapping[Any, str]) -> 
     return Rule(name, written, gradients_of, shapes=shapes, origin="equation")
 
 
-def _shortest(make: _Writer, gradients: Sequence[Op | None], cotangents: Sequence[Op]) -> list[str]:
+def _shortest(make: Writer, gradients: Sequence[Op | None], cotangents: Sequence[Op]) -> list[str]:
     """Each gradient as the rule has it, or as a sum of products with factors, whichever is shorter."""
     step = Step(make, cotangents[0], [], [], [], list(cotangents), None, list(gradients), [])
     step = step._replace(states=[cotangents[0]] * len(gradients))

@@ -319,7 +319,7 @@ def _environment() -> dict[str, Any]:
     """What the text calls by name."""
     names = [name for name in dir(np) if isinstance(getattr(np, name), np.ufunc)]
     names += ["array", "empty", "zeros", "empty_like", "copyto", "dot", "ascontiguousarray", "concatenate"]
-    ours = {f.__name__: f for f in (runtime.put_rows, runtime.each_of)}
+    ours = {f.__name__: f for f in (runtime.put_rows, runtime.transposed, runtime.each_of)}
     return {name: getattr(np, name) for name in names} | ours
 
 

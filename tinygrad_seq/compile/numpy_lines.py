@@ -16,6 +16,8 @@ from .storage import Buffer, Instruction, Place
 
 SMALL = 10**6  # M x N x K of a product that OpenBLAS multiplies without copying its matrices first
 FEWEST = 16  # rows of a block
+NEAR = 2**17  # entries of a matrix whose columns are read as fast as its rows, since all of it stays in the cache
+FAR = 2**20  # entries of one that is transposed once, before the loop, and then read along its rows
 
 
 def blocks(M: int, K: int, B: int) -> int:
@@ -208,11 +210,21 @@ class Writer:
             k = line.op.args[1].params[1]
             weights = f"{self.weights[k]}{'' if line.op.params[0] else '.T'}"
         (M, B), K = (line.out.height, line.out.buffer.shape[1]), line.args[0].height
-        n = blocks(M, K, B)
+        if weights.endswith(".T") and M * K >= FAR:
+            weights = self._by_rows(weights.removesuffix(".T"))
+        n = 1 if weights.endswith(".T") and M * K > NEAR else blocks(M, K, B)
         if n == 1:
             return [f"dot({weights}, {source}, out={out})"]
         w_blocks, out_blocks = self._in_blocks(weights, f"{n}, {M // n}, {K}"), self._in_blocks(out, f"{n}, {M // n}, {B}")
         return [f"matmul({w_blocks}, {source}, out={out_blocks})"]
+
+    def _by_rows(self, name: str) -> str:
+        """The transposed of an array in memory of its own, made ahead of the loop."""
+        key = ("transposed", name)
+        if key not in self.views:
+            self.views[key] = f"{name}_by_columns"
+            self.top.append(f"{self.views[key]} = transposed({name})")
+        return self.views[key]
 
     def _in_blocks(self, name: str, shape: str) -> str:
         """An array cut into blocks of its rows, made ahead of the loop: each product cuts in its own way."""

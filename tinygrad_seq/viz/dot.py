@@ -14,13 +14,12 @@ import html
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .gradients import Flow
 from .picture import LEAVES, OPS, Box, Edge, Picture
 
-INK, LINE, EDGE, PALE, GRADIENT = "#2b3648", "#8a97ad", "#6b778c", "#cfd7e6", "#c62f4b"
+INK, LINE, EDGE, PALE = "#2b3648", "#8a97ad", "#6b778c", "#cfd7e6"
 RAILS = {"h": "#2f6fde", "c": "#d9822b", "sum": "#b0566a"}
 STATES = {"h": "#d6e4ff", "c": "#fbe3cc", "sum": "#ffd9d9"}
 FILLS = {"op": "#e9eef7", "input": "#d9f0dc", "constant": "#f1f2f5", "term": "#ffe6e6", "loss": "#ffd9d9", "more": "#ffffff"}
@@ -54,12 +53,12 @@ EDGING = (
 )
 
 
-def dot_text(picture: Picture, *, shapes: bool = False, title: str | None = None, flow: Flow | None = None) -> str:
+def dot_text(picture: Picture) -> str:
     """The DOT text of a picture."""
     lines = [
         "digraph tape {",
         f'  graph [rankdir=BT newrank=true nodesep=0.16 ranksep=0.32 bgcolor="#ffffff" pad=0.15 fontname="Helvetica" fontsize=14 fontcolor="{INK}"'
-        + (f" labelloc=t label={quote(title)}" if title else "")
+        + _heading(picture)
         + "];",
         f'  node [shape=box style="rounded,filled" height=0.28 width=0.4 margin="0.08,0.03" fontname="Helvetica" fontsize=11 fontcolor="{INK}"'
         f' color="{LINE}" fillcolor="{FILLS["op"]}"];',
@@ -71,12 +70,20 @@ def dot_text(picture: Picture, *, shapes: bool = False, title: str | None = None
     for box in picture.boxes.values():
         columns[box.column].append(box)
     for column in picture.columns:
-        lines += _cluster(picture, column, columns[column], shapes, flow)
-    lines += [_box(picture, box, shapes, flow) for box in columns[None]]
+        lines += _cluster(picture, column, columns[column])
+    lines += [_box(picture, box) for box in columns[None]]
     on_rails = {id for rail in picture.rails for id in rail}
-    lines += [_edge(picture, edge, on_rails, flow) for edge in picture.edges]
+    lines += [_edge(picture, edge, on_rails) for edge in picture.edges]
     lines += _finer_ranks(picture) if early else _ranks(picture) + _finer_ranks(picture)
     return "\n".join([*lines, "}", ""])
+
+
+def _heading(picture: Picture) -> str:
+    if not picture.remarks:
+        return f" labelloc=t label={quote(picture.title)}" if picture.title else ""
+    lines = [f'<FONT POINT-SIZE="15">{markup(picture.title)}</FONT>'] if picture.title else []
+    lines += [f'<FONT POINT-SIZE="10" COLOR="#5b6577">{markup(remark)}</FONT>' for remark in picture.remarks]
+    return f" labelloc=t label=<{'<BR/>'.join(lines)}<BR/> >"
 
 
 def quote(text: str) -> str:
@@ -84,13 +91,19 @@ def quote(text: str) -> str:
     return '"' + _printable(text).replace("&", "&amp;").replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
-def label_of(text: str) -> str:
-    """A DOT label that shows this text; of a symbol with an index, as W_h or b_ih, the index small."""
+def label_of(text: str, notes: Sequence[str] = ()) -> str:
+    """A DOT label that shows this text; of a symbol with an index, as W_h or b_ih, the index small, and the notes small beneath it."""
     symbol = re.match(r"([^\W\d_])_([A-Za-z0-9]{1,3})(?![A-Za-z0-9_.])", text)
-    if symbol is None:
+    if symbol is None and not notes:
         return quote(text)
-    rest = html.escape(_printable(text[symbol.end() :])).replace("\n", "<BR/>")
-    return f'<{symbol[1]}<FONT POINT-SIZE="8">{symbol[2]}</FONT>{rest}>'
+    head, rest = (f'{symbol[1]}<FONT POINT-SIZE="8">{symbol[2]}</FONT>', text[symbol.end() :]) if symbol else ("", text)
+    lines = [head + markup(rest), *(f'<FONT POINT-SIZE="9">{markup(note)}</FONT>' for note in notes)]
+    return f"<{'<BR/>'.join(lines)}>"
+
+
+def markup(text: str) -> str:
+    """Text as a part of an HTML-like label, which shows exactly this."""
+    return html.escape(_printable(text)).replace("\n", "<BR/>")
 
 
 def _printable(text: str) -> str:
@@ -98,22 +111,19 @@ def _printable(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def size_of(shape: Any) -> str:
-    """A shape as text: 2×3; of an op with several results 4 of 2×3, or one after the other."""
-    if shape and isinstance(shape[0], tuple):
-        sizes = [size_of(part) for part in shape]
-        return f"{len(sizes)} of {sizes[0]}" if len({*sizes}) == 1 else ", ".join(sizes)
-    return "×".join(map(str, shape))
-
-
 def _attributes(given: Mapping[str, object]) -> str:
-    return " ".join(f"{name}={value}" for name, value in given.items() if value is not None)
+    return " ".join(f"{name}={_value(value)}" for name, value in given.items() if value is not None)
+
+
+def _value(value: object) -> str:
+    text = str(value)
+    return text if text[:1] in ("<", '"') or re.fullmatch(r"[A-Za-z]\w*|-?\d+(\.\d+)?", text) else quote(text)
 
 
 # ---- Boxes --------------------------------------------------------------------------------------------------------------------
 
 
-def _cluster(picture: Picture, column: int, boxes: list[Box], shapes: bool, flow: Flow | None) -> list[str]:
+def _cluster(picture: Picture, column: int, boxes: list[Box]) -> list[str]:
     look = f'style="rounded,filled" color="{PALE}" fillcolor="#f8fafd"'
     label = f"t = {column}"
     if column in picture.initial:
@@ -121,57 +131,57 @@ def _cluster(picture: Picture, column: int, boxes: list[Box], shapes: bool, flow
     elif column in picture.hidden:
         look, label = f'style="rounded,dotted" color="{LINE}"', f"t = {picture.hidden.start} … {picture.hidden.stop - 1}"
     opening = f'  subgraph "cluster_{column}" {{ label={quote(label)}; labelloc=t; fontname="Helvetica-Bold"; fontsize=12; {look}; margin=10;'
-    body = [f"  {_box(picture, box, shapes, flow)}" for box in boxes]
+    body = [f"  {_box(picture, box)}" for box in boxes]
     return [opening, *body, "  }"]
 
 
-def _box(picture: Picture, box: Box, shapes: bool, flow: Flow | None) -> str:
+def _box(picture: Picture, box: Box) -> str:
     if box.kind == "floor":
         return f'  "{box.id}" [style=invis label="" width=0.3];'
-    label, look = box.label, {}
+    look: dict[str, object] = {}
     fill, line = FILLS.get(box.kind, FILLS["op"]), None
     if box.kind == "weight":
         fill, line = WEIGHTS[box.family % len(WEIGHTS)], EDGING[box.family % len(EDGING)]
     elif box.kind == "input":
-        look, line = _round(label), "#5a9a63"
+        look, line = _round(box), "#5a9a63"
     elif box.kind == "state":
         kind = picture.states[box.family].kind
-        fill, line, look = STATES[kind], RAILS[kind], _round(label)
+        fill, line, look = STATES[kind], RAILS[kind], _round(box)
     elif box.kind == "constant":
         look, line = {"fontsize": 9, "penwidth": 0.7}, "#b9c1cf"
     elif box.kind == "loss":
-        look = {"fontname": '"Helvetica-Bold"'}
+        look = {"fontname": "Helvetica-Bold"}
     elif box.kind == "more":
         look = {"shape": "plaintext", "style": '""', "fontsize": 14}
-    told = box.kind == "more" or label == str(box.shape)  # a constant without a name shows its shape anyway
-    if shapes and box.shape and not told:
-        label += "\n" + size_of(box.shape)
-        look.pop("fixedsize", None)
-    if flow is not None and box.kind == "weight" and box.id in flow.terms:
-        norm = flow.terms[box.id]
-        label += f"\n{norm:.2g}"
-        look["penwidth"] = f"{1 + 2 * flow.share(norm):.2f}"
-    if "\n" in label:
-        look["margin"] = '"0.09,0.06"'  # Graphviz 14 sets the first of two lines close to the edge
-    given = {"label": label_of(label), **look, "fillcolor": f'"{fill}"', "color": line and f'"{line}"'}
-    return f'  "{box.id}" [{_attributes(given)}];'
+    if box.notes or "\n" in box.label:
+        look["margin"] = "0.09,0.06"  # Graphviz 14 sets the first of two lines close to the edge
+    return f'  "{box.id}" [{_attributes({"label": label_of(box.label, box.notes), **look, "fillcolor": fill, "color": line} | box.look)}];'
 
 
-def _round(label: str) -> dict[str, object]:
-    return {"shape": "circle", "fixedsize": "true", "width": 0.46, "penwidth": 1.4} if len(label) <= 4 else {"penwidth": 1.4}
+def _round(box: Box) -> dict[str, object]:
+    """A circle, of one size for all times: what fits into it is written smaller."""
+    if box.notes:
+        return {"shape": "circle", "width": 0.46, "penwidth": 1.4} if len(box.label) <= 4 else {"penwidth": 1.4}
+    size = {5: 9, 6: 8}.get(len(box.label)) if _NUMBERED.fullmatch(box.label) else None
+    if len(box.label) > 4 and size is None:
+        return {"penwidth": 1.4}
+    return {"shape": "circle", "fixedsize": "true", "width": 0.46, "penwidth": 1.4, "fontsize": size}
+
+
+_NUMBERED = re.compile("..?[₋₀-₉]+")
 
 
 # ---- Edges --------------------------------------------------------------------------------------------------------------------
 
 
-def _edge(picture: Picture, edge: Edge, on_rails: set[str], flow: Flow | None) -> str:
+def _edge(picture: Picture, edge: Edge, on_rails: set[str]) -> str:
     """An edge, spelled so that dot lays it out as meant; `backwards` says that the spelling runs against the arrow."""
     look: dict[str, object] = {}
     backwards = False
     source, target = picture.boxes[edge.source], picture.boxes[edge.target]
     if edge.kind in ("carry", "state", "sum", "rail"):
         state = picture.states[edge.family]
-        look = {"color": f'"{RAILS[state.kind]}"', "penwidth": 2.2}
+        look = {"color": RAILS[state.kind], "penwidth": 2.2}
         if edge.kind in ("carry", "rail"):
             backwards = state.kind == "h" or state.towards < 0
         elif state.kind != "h" or target.kind == "more":
@@ -181,30 +191,17 @@ def _edge(picture: Picture, edge: Edge, on_rails: set[str], flow: Flow | None) -
         backwards = (source.column or 0) < (target.column or 0)
         look = {"constraint": "false", "style": "dashed"}
     elif edge.kind == "more":
-        look = {"style": "dashed", "color": f'"{LINE}"'}
+        look = {"style": "dashed", "color": LINE}
     elif edge.spine:
         look = {"weight": 5 if edge.target in on_rails else 20}  # what slack there is, is below the rail
     elif edge.flat:
         backwards, look = True, {"minlen": 3}
-    arrow = "back" if backwards else None
-    if flow is not None:
-        norm = flow.edge(edge, target)
-        if norm is None:
-            look["color"] = f'"{PALE}"'
-        else:
-            share = flow.share(norm)
-            look |= {"color": f'"{mix("#f3c9cf", GRADIENT, share)}"', "penwidth": f"{1 + 5 * share:.2f}"}
-            arrow = None if backwards else "back"
-    look["dir"] = arrow
+    look |= edge.look
+    look["dir"] = "back" if backwards != edge.back else None
+    look["xlabel"] = quote(edge.note) if edge.note else None
     ends = (edge.target, edge.source) if backwards else (edge.source, edge.target)
     text = _attributes(look)
     return f'  "{ends[0]}" -> "{ends[1]}"' + (f" [{text}];" if text else ";")
-
-
-def mix(a: str, b: str, share: float) -> str:
-    """The colour `share` of the way from a to b."""
-    pairs = zip(bytes.fromhex(a[1:]), bytes.fromhex(b[1:]), strict=True)
-    return "#" + "".join(f"{round(p + (q - p) * share):02x}" for p, q in pairs)
 
 
 # ---- Ranks --------------------------------------------------------------------------------------------------------------------

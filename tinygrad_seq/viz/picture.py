@@ -10,13 +10,14 @@ from ..graph import Node
 
 Use = tuple[Node, int]  # an argument of an op: the op and the position
 
-OPS, LEAVES = frozenset({"op", "term", "loss"}), frozenset({"weight", "input", "constant"})
+OPS, LEAVES = frozenset({"op", "term", "loss", "cell"}), frozenset({"weight", "input", "constant"})
 
 
 @dataclass
 class Box:
-    """One thing drawn. kind: op, weight, input, constant, state, term (of the loss), loss, more (steps left out), or
-    floor (invisible, in a column whose bottom row is empty).
+    """One thing drawn. kind: op, weight, input, constant, state, term (of the loss), loss, more (steps left out), floor (invisible, in
+    a column whose bottom row is empty), cell (a scope that is drawn as one), start (the states that a cell begins with), or
+    delay (of a folded loop). inside, held: the boxes and edges that a cell or a start hides.
     """
 
     id: str
@@ -26,11 +27,15 @@ class Box:
     family: int = 0  # which parameter, or which state
     tape: Node | None = None
     shape: Any = None
+    inside: list[Box] = field(default_factory=list)
+    held: list[Edge] = field(default_factory=list)
 
 
 @dataclass
 class Edge:
-    """One arrow. kind: plain; carry (an op to its state), state (a state to the next step), sum (a running total), jump, more."""
+    """One arrow. kind: plain; carry (an op to its state), state (a state to the next step), sum (a running total), jump, more;
+    lane (states from cell to cell), out (a state that a cell hands upwards). bundle: the edges that are drawn as this one; empty: itself.
+    """
 
     source: str
     target: str
@@ -39,6 +44,11 @@ class Edge:
     use: Use | None = None
     spine: bool = False  # from the op that its target waits for: these are drawn straight
     flat: bool = False  # from a leaf that stands on the right of its op
+    back: bool = False
+    note: str = ""
+    look: dict[str, object] = field(default_factory=dict)
+    label: str = ""
+    bundle: list[Edge] = field(default_factory=list)
 
 
 @dataclass
@@ -68,6 +78,14 @@ class Picture:
     rows: list[list[str]] = field(default_factory=list)  # the same, from left to right; the first is the bottom of all columns
     beside: list[list[str]] = field(default_factory=list)  # short rows within a column
     below: list[str] = field(default_factory=list)  # prepared outside the loop
+    title: str = ""
+    remarks: list[str] = field(default_factory=list)  # lines beneath the title
+    above: list[tuple[str, str]] = field(default_factory=list)  # the second stands above the first, though nothing flows between them
+
+    def all_edges(self) -> list[Edge]:
+        """Every argument of every op, whether it is drawn as an edge of its own, in a bundle, or hidden in a cell."""
+        drawn = [one for edge in self.edges for one in edge.bundle or [edge]]
+        return drawn + [edge for box in self.boxes.values() for edge in box.held]
 
     def counts(self) -> Counter[str]:
         """How many boxes there are of each kind."""
