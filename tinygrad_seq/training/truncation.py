@@ -7,15 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from .. import backend
+from ..cut import cut, each_part
 from ..errors import ArgumentError, ShapeError, describe, message
 from ..frames import no_grad
 from ..graph import raw
 from ..tensor import Tensor
-
-
-def cut(state: Any) -> Any:
-    """The same state as constants, through which no gradient flows: h, (h, c), or any nesting of tuples, lists and dicts."""
-    return _each(lambda x: x.detach() if isinstance(x, Tensor) else x, state)
 
 
 def tbptt(k1: int, k2: int | None = None, *, axis: int = 0) -> Truncation:
@@ -136,8 +132,8 @@ class Truncation:
         def batch(x: Any) -> Any:
             return backend.to_device(raw(x), device) if backend.is_array(raw(x)) and not self._on_host else x
 
-        self._start, self.rest = _each(state, self._start), _each(batch, self.rest)
-        self._kept = deque(_Piece(_each(batch, p.batch), p.steps, _each(state, p.state)) for p in self._kept)
+        self._start, self.rest = each_part(state, self._start), each_part(batch, self.rest)
+        self._kept = deque(_Piece(each_part(batch, p.batch), p.steps, each_part(state, p.state)) for p in self._kept)
 
     def __repr__(self) -> str:
         return f"tbptt({self.k1}, {self.k2})"
@@ -152,32 +148,22 @@ class _Piece(NamedTuple):
 # ---- Nestings of arrays -------------------------------------------------------------------------------------------------------------
 
 
-def _each(f: Callable[[Any], Any], tree: Any) -> Any:
-    """f of everything that is no tuple, list or dict, in the same nesting."""
-    if isinstance(tree, Mapping):
-        return {key: _each(f, part) for key, part in tree.items()}
-    if isinstance(tree, (tuple, list)):
-        parts = [_each(f, part) for part in tree]
-        return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
-    return f(tree)
-
-
 def _leaves(tree: Any) -> list[Any]:
     """The arrays and Tensors in it."""
     found: list[Any] = []
-    _each(lambda x: found.append(x) if backend.is_array(raw(x)) else None, tree)
+    each_part(lambda x: found.append(x) if backend.is_array(raw(x)) else None, tree)
     return found
 
 
 def _arrays(tree: Any) -> Any:
     """A snapshot with NumPy arrays."""
-    return _each(lambda x: backend.to_numpy(raw(x)).copy() if backend.is_array(raw(x)) else x, tree)
+    return each_part(lambda x: backend.to_numpy(raw(x)).copy() if backend.is_array(raw(x)) else x, tree)
 
 
 def _window(batch: Any, begin: int, end: int, axis: int) -> Any:
     """The steps begin ... end - 1 of every array in the batch."""
     during = (*(slice(None),) * axis, slice(begin, end))
-    return _each(lambda x: x[during] if backend.is_array(raw(x)) else x, batch)
+    return each_part(lambda x: x[during] if backend.is_array(raw(x)) else x, batch)
 
 
 def _steps_of(batch: Any, axis: int) -> int:
