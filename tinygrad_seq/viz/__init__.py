@@ -10,7 +10,8 @@ from ..fusion import opened
 from ..graph import Value, require_recorded
 from ..scan import time_loop
 from .dot import dot_text
-from .gradients import flow_of
+from .gradients import show_gradients
+from .overlays import write_notes
 from .render import Drawing as Drawing
 from .unfold import read
 
@@ -35,6 +36,9 @@ def draw(
                 "draw: nothing was computed yet", expected="results of ops", do="draw what was computed from it, such as a loss"
             )
         )
-    flow = flow_of(values, picture) if gradients else None
+    picture.title = title or ""
+    write_notes(picture, values=False, shapes=shapes, dtypes=False)
+    if gradients:
+        show_gradients(picture, values)
     steps = len(picture.columns) - len(picture.initial) + max(len(picture.hidden) - 1, 0)
-    return Drawing(dot_text(picture, shapes=shapes, title=title, flow=flow), picture.counts(), len(picture.edges), steps)
+    return Drawing(dot_text(picture), picture.counts(), len(picture.edges), steps)

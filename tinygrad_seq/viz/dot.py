@@ -15,7 +15,6 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from .picture import LEAVES, OPS, Box, Edge, Picture
 

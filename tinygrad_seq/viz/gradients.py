@@ -1,4 +1,8 @@
-"""How much gradient flows along every edge of a picture: the norms of the terms that the reverse sweep adds up."""
+"""How much gradient flows along every edge of a picture: the norms of the terms that the reverse sweep adds up, as width and shade.
+
+A zero is thin and dashed, an infinite gradient violet, one that is no number black and dotted, both thick and with their sign beside them:
+each is told apart in grey, too. An edge along which no gradient flows stays as it is, in pale.
+"""
 
 from __future__ import annotations
 
@@ -8,28 +12,39 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ..autodiff import steps_of_backward
 from ..graph import Node, Value, node_of, toposort
 from .picture import Box, Edge, Picture
 
+FAINT, FULL, INFINITE, NOT_A_NUMBER, NONE = "#f3c9cf", "#c62f4b", "#6a1b9a", "#000000", "#cfd7e6"
+
 
 @dataclass
 class Flow:
-    """Norms of gradients: of the term that every use of a value sends back, and of what arrives at a state from the next step."""
+    """Norms of gradients: of the term that every use of a value sends back, and of what arrives at a state from the next step.
+
+    terms: of the copies of leaves, by the id of their box; of the sum of its terms where a box has several. hidden: the same of the copies
+    that are not drawn, by what is written on them, with their number.
+    """
 
     uses: dict[tuple[Node, int], float]
     carried: dict[Node, float]
-    terms: dict[str, float]  # of the copies of leaves, by the id of their box: of the sum of its terms where a box has several
+    terms: dict[str, float]
+    hidden: dict[tuple[str, int], tuple[int, float]]
     largest: float
 
     def share(self, norm: float) -> float:
         """A norm as a share of the largest."""
-        return norm / self.largest if self.largest > 0 else 0.0
+        return 1.0 if not math.isfinite(norm) else norm / self.largest if self.largest > 0 else 0.0
 
-    def edge(self, edge: Edge, target: Box) -> float | None:
+    def edge(self, edge: Edge, source: Box, target: Box) -> float | None:
         """The norm on an edge; None where no gradient flows."""
         if edge.kind == "carry":
             return None if target.tape is None else self.carried.get(target.tape)
+        if edge.use is None and edge.kind == "state" and target.kind == "more":
+            return None if source.tape is None else self.carried.get(source.tape)
         return None if edge.use is None else self.uses.get(edge.use)
 
 
@@ -37,29 +52,109 @@ def flow_of(outputs: Iterable[Value], picture: Picture) -> Flow:
     """One reverse sweep, which touches no `.grad`."""
     outputs = list(outputs)
     leaves = {node: {0: None} for node in toposort(outputs) if node.prim is None}
-    across = {edge.use for edge in picture.edges if edge.kind == "state"}
-    copies = {edge.use: edge.source for edge in picture.edges if edge.use and picture.boxes[edge.source].kind == "weight"}
+    across = {use for state in picture.states for use in state.uses}
+    copies: dict[tuple[Node, int], Any] = {
+        edge.use: edge.source for edge in picture.edges if edge.use and picture.boxes[edge.source].kind == "weight"
+    }
     drawn_for = Counter(copies.values())  # without time, one box stands for all uses of a weight
+    hidden = {use: what for what, several in picture.unseen.items() for use in several}
     uses: dict[tuple[Node, int], float] = {}
     arrived: dict[Node, Any] = {}
-    sums: dict[str, Any] = {}
+    sums: dict[Any, Any] = {}
     for step in steps_of_backward(outputs, targets=leaves):
         for position, term in enumerate(step.contributions):
             if term is not None:
-                uses[step.node, position] = _norm(term)
-                copy = copies.get((step.node, position))
-                if copy is not None and drawn_for[copy] > 1:
-                    sums[copy] = term if copy not in sums else sums[copy] + term
-                if (step.node, position) in across:
+                use = step.node, position
+                if use in hidden:
+                    sums[hidden[use]] = sums[hidden[use]] + term if hidden[use] in sums else term
+                else:
+                    uses[use] = norm_of(term)
+                if drawn_for[copies.get(use)] > 1:
+                    sums[copies[use]] = sums[copies[use]] + term if copies[use] in sums else term
+                if use in across:
                     source = node_of(step.node.args[position])
                     assert source is not None
-                    arrived[source] = term if source not in arrived else arrived[source] + term
-    drawn = [edge for edge in picture.edges if edge.use in uses]
-    terms = {copy: uses[use] for use, copy in copies.items() if use in uses} | {copy: _norm(g) for copy, g in sums.items()}
-    carried = {node: _norm(g) for node, g in arrived.items()}
-    shown = [*(uses[edge.use] for edge in drawn if edge.use), *carried.values(), *terms.values()]
-    return Flow(uses, carried, terms, max(shown, default=0.0))
+                    arrived[source] = arrived[source] + term if source in arrived else term
+    terms = {copy: norm_of(sums[copy]) if copy in sums else uses[use] for use, copy in copies.items() if use in uses}
+    carried = {node: norm_of(g) for node, g in arrived.items()}
+    unseen = {what: (len(several), norm_of(sums[what])) for what, several in picture.unseen.items() if what in sums}
+    shown = [*(uses[edge.use] for edge in picture.edges if edge.use in uses), *terms.values()]
+    shown += [carried[box.tape] for box in picture.boxes.values() if box.tape in carried]
+    return Flow(uses, carried, terms, unseen, max(filter(math.isfinite, shown), default=0.0))
 
 
-def _norm(x: Any) -> float:
-    return math.sqrt(float((x * x).sum()))
+def norm_of(x: Any) -> float:
+    """The Euclidean norm of an array, without overflow and underflow on the way."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        squares = float((x * x).sum())
+        if 1e-30 < squares < 1e30:
+            return math.sqrt(squares)
+        largest = float(abs(x).max()) if x.size else 0.0
+        if largest == 0 or not math.isfinite(largest):
+            return largest
+        scaled = x / largest
+        return largest * math.sqrt(float((scaled * scaled).sum()))
+
+
+def show_gradients(picture: Picture, outputs: Iterable[Value]) -> None:
+    """Write the gradients on a picture: edges run the way of the gradient, as wide and as dark as its norm; copies tell their terms."""
+    flow = flow_of(outputs, picture)
+    for edge in picture.edges:
+        norm = flow.edge(edge, picture.boxes[edge.source], picture.boxes[edge.target])
+        if norm is not None:
+            edge.back, edge.look = True, edge.look | look_of(norm, flow.share(norm))
+            edge.note = "" if math.isfinite(norm) else number(norm)
+        elif edge.kind != "more":
+            edge.look["color"] = NONE
+    for id, norm in flow.terms.items():
+        box = picture.boxes[id]
+        box.notes.append(number(norm))
+        box.look["penwidth"] = f"{1 + 2 * flow.share(norm):.2f}"
+        box.look |= {} if math.isfinite(norm) else {"color": look_of(norm, 1.0)["color"]}
+    add_hidden_copies(picture, {what: [f"{n} copies", f"Σ {number(norm)}"] for what, (n, norm) in flow.hidden.items()})
+    norms = {*flow.terms.values(), *(norm for _, norm in flow.hidden.values())} | {
+        flow.uses[edge.use] for edge in picture.edges if edge.use in flow.uses
+    }
+    signs = [
+        ("0", "dashed: zero", lambda n: n == 0),
+        ("", "violet: infinite", math.isinf),
+        ("", "dotted: not a number", math.isnan),
+    ]
+    remark = f"red: the gradient that flows back, as wide and as dark as its norm (at most {number(flow.largest)})"
+    picture.remarks.append("; ".join([remark, *(text for _, text, which in signs if any(map(which, norms)))]))
+
+
+def number(x: float, digits: int = 2) -> str:
+    """A number in a few characters."""
+    return "NaN" if math.isnan(x) else ("−∞" if x < 0 else "∞") if math.isinf(x) else f"{x:.{digits}g}".replace("-", "−")
+
+
+def look_of(norm: float, share: float) -> dict[str, object]:
+    """How an edge looks along which a gradient of this norm flows."""
+    if math.isnan(norm):
+        return {"color": NOT_A_NUMBER, "penwidth": 4, "style": "dotted", "fontcolor": NOT_A_NUMBER}
+    if math.isinf(norm):
+        return {"color": INFINITE, "penwidth": 6, "style": "solid", "fontcolor": INFINITE}
+    if norm == 0:
+        return {"color": "#d98c9a", "penwidth": 1, "style": "dashed"}
+    return {"color": mix(FAINT, FULL, share), "penwidth": f"{1 + 5 * share:.2f}"}
+
+
+def mix(a: str, b: str, share: float) -> str:
+    """The colour `share` of the way from a to b."""
+    pairs = zip(bytes.fromhex(a[1:]), bytes.fromhex(b[1:]), strict=True)
+    return "#" + "".join(f"{round(p + (q - p) * share):02x}" for p, q in pairs)
+
+
+def add_hidden_copies(picture: Picture, notes: dict[tuple[str, int], list[str]]) -> None:
+    """One box for all copies of a weight in the steps that are left out, with these notes, at the bottom of their column."""
+    column = picture.hidden.start
+    row = picture.rows[0] if picture.rows else []
+    at = next((k for k, id in enumerate(row) if (picture.boxes[id].column or 0) >= column), len(row))
+    if notes and "more" not in picture.boxes:
+        picture.boxes["more"] = Box("more", "⋯", "more", column)
+    for k, ((label, family), lines) in enumerate(notes.items()):
+        box = Box(f"more_{k}", label, "weight", column, family, notes=list(lines))
+        picture.boxes[box.id] = box
+        row.insert(at + k, box.id)
+        picture.edges.append(Edge(box.id, "more", "more"))

@@ -17,7 +17,8 @@ OPS, LEAVES = frozenset({"op", "term", "loss", "cell"}), frozenset({"weight", "i
 class Box:
     """One thing drawn. kind: op, weight, input, constant, state, term (of the loss), loss, more (steps left out), floor (invisible, in
     a column whose bottom row is empty), cell (a scope that is drawn as one), start (the states that a cell begins with), or
-    delay (of a folded loop). inside, held: the boxes and edges that a cell or a start hides.
+    delay (of a folded loop). inside, held: the boxes and edges that a cell or a start hides. shows: what it stands for, as an entry of
+    `node.args`: `graph.value_of(shows)` is its value. Overlays write notes, small lines beneath the label, and look, attributes of DOT.
     """
 
     id: str
@@ -27,6 +28,9 @@ class Box:
     family: int = 0  # which parameter, or which state
     tape: Node | None = None
     shape: Any = None
+    shows: Any = None
+    notes: list[str] = field(default_factory=list)
+    look: dict[str, object] = field(default_factory=dict)
     inside: list[Box] = field(default_factory=list)
     held: list[Edge] = field(default_factory=list)
 
@@ -35,6 +39,7 @@ class Box:
 class Edge:
     """One arrow. kind: plain; carry (an op to its state), state (a state to the next step), sum (a running total), jump, more;
     lane (states from cell to cell), out (a state that a cell hands upwards). bundle: the edges that are drawn as this one; empty: itself.
+    Overlays write back, the arrow points to the source, as a gradient flows; note, a word beside it; look, attributes of DOT.
     """
 
     source: str
@@ -78,9 +83,13 @@ class Picture:
     rows: list[list[str]] = field(default_factory=list)  # the same, from left to right; the first is the bottom of all columns
     beside: list[list[str]] = field(default_factory=list)  # short rows within a column
     below: list[str] = field(default_factory=list)  # prepared outside the loop
+    unseen: dict[tuple[str, int], list[Use]] = field(default_factory=dict)  # uses of weights in hidden steps, by label and family
     title: str = ""
     remarks: list[str] = field(default_factory=list)  # lines beneath the title
-    above: list[tuple[str, str]] = field(default_factory=list)  # the second stands above the first, though nothing flows between them
+    lanes: list[list[str]] = field(default_factory=list)  # cells that hand on their state to each other
+    above: list[tuple[str, str]] = field(
+        default_factory=list
+    )  # the second stands above the first, though nothing flows between them
 
     def all_edges(self) -> list[Edge]:
         """Every argument of every op, whether it is drawn as an edge of its own, in a bundle, or hidden in a cell."""

@@ -81,7 +81,7 @@ class _Unfolding:
             label = f"{given} = {symbol}" if given else symbol
             if time is not None and after and not any(user in loops.times for user in after):
                 kind = "term"
-        self._add(Box(self._box(node), label, kind, time, tape=node, shape=node.shape))
+        self._add(Box(self._box(node), label, kind, time, tape=node, shape=node.shape, shows=node))
 
     def _symbol(self, node: Node) -> str:
         """The sign of an op, and with it the number that it takes: ^ 2."""
@@ -110,14 +110,23 @@ class _Unfolding:
             label = name or value or (base or state.name) + names.below(column)
             source = node_of(state.first)
             leaf = None if source is None or source in loops.args else loops.names.owner(state.first)
-            self._add(Box(f"s{number}_first", label, "state", column, number, leaf, getattr(state.first, "shape", None)))
+            self._add(
+                Box(f"s{number}_first", label, "state", column, number, leaf, getattr(state.first, "shape", None), state.first)
+            )
             if source is not None and source in loops.args:
                 picture.edges.append(Edge(self._box(source), f"s{number}_first"))
         for time, node in state.producers.items() if state.kind != "sum" else ():
             if time not in picture.hidden:
                 name = given[time] if base is None else None
                 circle = Box(
-                    f"s{number}_t{time}", name or (base or state.name) + names.below(time), "state", time, number, node, node.shape
+                    f"s{number}_t{time}",
+                    name or (base or state.name) + names.below(time),
+                    "state",
+                    time,
+                    number,
+                    node,
+                    node.shape,
+                    node,
                 )
                 self._add(circle)
                 picture.edges.append(Edge(self._box(node), circle.id, "carry", number))
@@ -126,7 +135,7 @@ class _Unfolding:
         """The box of a leaf, a view of one, or a constant: a copy for this use, but one circle for the data of a step."""
         loops, (node, position) = self.loops, use
         time, key, source = loops.times.get(node), loops.sequence_key(arg), node_of(arg)
-        box = Box(f"a{loops.index[node]}_{position}", "", "constant", time, shape=getattr(arg, "shape", None))
+        box = Box(f"a{loops.index[node]}_{position}", "", "constant", time, shape=getattr(arg, "shape", None), shows=arg)
         once: Any = None
         if source is not None:
             box.tape = leaf = loops.names.owner(arg)
@@ -138,6 +147,10 @@ class _Unfolding:
             box.label = loops.names.of(arg)
         if time is not None and key is not None and key in loops.sequence:
             box.kind, box.label, once = "input", loops.sequence[key] + names.below(time), (key, time)
+        if not self._shown(node):
+            if box.kind == "weight":
+                self.picture.unseen.setdefault((box.label, box.family), []).append(use)
+            return self._box(node)
         if once is None:
             return self._add(box)
         if once not in self.made:
@@ -158,8 +171,9 @@ class _Unfolding:
             if use in loops.state_of:
                 self._take_state(loops.state_of[use], use, target)
             elif source is None or source not in loops.args:
+                copy = self._leaf(arg, use)
                 if self._shown(node):
-                    self._connect(Edge(self._leaf(arg, use), target, use=use))
+                    self._connect(Edge(copy, target, use=use))
             elif self._shown(node) and self._shown(source):
                 times = {loops.times.get(node), loops.times.get(source)} - {None}
                 self._connect(Edge(self._box(source), target, "jump" if len(times) > 1 else "plain", use=use))

@@ -1,0 +1,57 @@
+"""What can be written on the boxes of a picture beside their names: values, shapes, dtypes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..graph import raw, value_of
+from .gradients import number
+from .picture import Picture
+
+
+def write_notes(picture: Picture, *, values: bool, shapes: bool, dtypes: bool) -> None:
+    """Write under every box what is asked of it."""
+    for box in picture.boxes.values():
+        if box.kind not in ("more", "floor"):
+            if shapes and box.shape and box.label != str(box.shape):  # a constant without a name shows its shape anyway
+                box.notes.append(size_of(box.shape))
+            if dtypes and box.shows is not None:
+                box.notes.append(dtype_of(box.shows))
+            if values and box.shows is not None:
+                box.notes.append(value_text(value_of(box.shows)))
+
+
+def size_of(shape: Any) -> str:
+    """A shape as text: 2×3; of an op with several results 4 of 2×3, or one after the other."""
+    if shape and isinstance(shape[0], tuple):
+        sizes = [size_of(part) for part in shape]
+        return f"{len(sizes)} of {sizes[0]}" if len({*sizes}) == 1 else ", ".join(sizes)
+    return "×".join(map(str, shape))
+
+
+def dtype_of(held: Any) -> str:
+    """The dtype of what a box shows."""
+    kinds = getattr(held, "dtype", None) or type(held).__name__
+    return ", ".join({str(kind): None for kind in kinds}) if isinstance(kinds, tuple) else str(kinds)
+
+
+def value_text(value: Any) -> str:
+    """A value in a few characters: up to three numbers as they are, of more the smallest and the largest."""
+    if isinstance(value, tuple):
+        return value_text(np.concatenate([np.ravel(part) for part in value])) if value else ""
+    array = np.asarray(raw(value))
+    if array.dtype.kind not in "fiub" or array.size == 0:
+        return ""
+    if array.size <= 3:
+        return " ".join(_short(x) for x in array.ravel())
+    with np.errstate(invalid="ignore"):
+        low, high = array.min(), array.max()
+    return f"all {_short(low)}" if low == high else f"{_short(low)} … {_short(high)}"
+
+
+def _short(x: Any) -> str:
+    if isinstance(x, (bool, np.bool_)):
+        return str(bool(x))
+    return number(float(x), 3)
