@@ -79,15 +79,20 @@ def dot_text(picture: Picture) -> str:
 
 def _heading(picture: Picture) -> str:
     if not picture.remarks:
-        return f" labelloc=t label={quote(picture.title)}" if picture.title else ""
-    lines = [f'<FONT POINT-SIZE="15">{markup(picture.title)}</FONT>'] if picture.title else []
-    lines += [f'<FONT POINT-SIZE="10" COLOR="#5b6577">{markup(remark)}</FONT>' for remark in picture.remarks]
+        return f" labelloc=t label={quote(picture.title, None)}" if picture.title else ""
+    lines = [f'<FONT POINT-SIZE="15"><B>{markup(picture.title, None)}</B></FONT>'] if picture.title else []
+    lines += [f'<FONT POINT-SIZE="10" COLOR="#5b6577">{markup(remark, None)}</FONT>' for remark in picture.remarks]
     return f" labelloc=t label=<{'<BR/>'.join(lines)}<BR/> >"
 
 
-def quote(text: str) -> str:
+LONGEST = 60  # characters of a label
+
+
+def quote(text: str, longest: int | None = LONGEST) -> str:
     """A DOT string that shows exactly this text, whatever is in it."""
-    return '"' + _printable(text).replace("&", "&amp;").replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+    return (
+        '"' + _printable(text, longest).replace("&", "&amp;").replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+    )
 
 
 def label_of(text: str, notes: Sequence[str] = ()) -> str:
@@ -100,14 +105,14 @@ def label_of(text: str, notes: Sequence[str] = ()) -> str:
     return f"<{'<BR/>'.join(lines)}>"
 
 
-def markup(text: str) -> str:
+def markup(text: str, longest: int | None = LONGEST) -> str:
     """Text as a part of an HTML-like label, which shows exactly this."""
-    return html.escape(_printable(text)).replace("\n", "<BR/>")
+    return html.escape(_printable(text, longest)).replace("\n", "<BR/>")
 
 
-def _printable(text: str) -> str:
+def _printable(text: str, longest: int | None) -> str:
     text = "".join(c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cs") else "�" for c in text)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return text if longest is None or len(text) <= longest else text[: longest - 3] + "..."
 
 
 def _attributes(given: Mapping[str, object]) -> str:
@@ -186,9 +191,9 @@ def _edge(picture: Picture, edge: Edge, on_rails: set[str]) -> str:
         elif state.kind != "h" or target.kind == "more":
             backwards = state.towards > 0
             look["constraint"] = "false"
-    elif edge.kind == "jump":
+    elif edge.kind in ("jump", "lane"):
         backwards = (source.column or 0) < (target.column or 0)
-        look = {"constraint": "false", "style": "dashed"}
+        look = {"constraint": "false", "style": "dashed" if edge.kind == "jump" else None}
     elif edge.kind == "more":
         look = {"style": "dashed", "color": LINE}
     elif edge.spine:
@@ -217,6 +222,7 @@ def _ranks(picture: Picture) -> list[str]:
 def _finer_ranks(picture: Picture) -> list[str]:
     lines = _chains(picture.rows[1:] + picture.beside)
     lines += [f'  {{ rank=same; "{edge.target}"; "{edge.source}"; }}' for edge in picture.edges if edge.flat]
+    lines += [f'  "{low}" -> "{high}" [style=invis];' for low, high in picture.above]
     return lines + [f'  "{id}" -> "{picture.rows[0][0]}" [style=invis];' for id in picture.below if picture.columns]
 
 

@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ class Flow:
         """The norm on an edge; None where no gradient flows."""
         if edge.kind == "carry":
             return None if target.tape is None else self.carried.get(target.tape)
-        if edge.use is None and edge.kind == "state" and target.kind == "more":
+        if edge.use is None and edge.kind in ("state", "sum") and target.kind == "more":
             return None if source.tape is None else self.carried.get(source.tape)
         return None if edge.use is None else self.uses.get(edge.use)
 
@@ -99,20 +100,25 @@ def norm_of(x: Any) -> float:
 def show_gradients(picture: Picture, outputs: Iterable[Value]) -> None:
     """Write the gradients on a picture: edges run the way of the gradient, as wide and as dark as its norm; copies tell their terms."""
     flow = flow_of(outputs, picture)
+    told: dict[str, list[float]] = {}  # boxes at which an infinite gradient arrives, or one that is no number
     for edge in picture.edges:
         norm = flow.edge(edge, picture.boxes[edge.source], picture.boxes[edge.target])
         if norm is not None:
             edge.back, edge.look = True, edge.look | look_of(norm, flow.share(norm))
-            edge.note = "" if math.isfinite(norm) else number(norm)
+            if not math.isfinite(norm):
+                told.setdefault(edge.source, []).append(norm)
         elif edge.kind != "more":
             edge.look["color"] = NONE
+    for id, norms in told.items():
+        if id not in flow.terms:
+            picture.boxes[id].notes.append(f"∇ {number(max(norms, key=math.isnan))}")
     for id, norm in flow.terms.items():
         box = picture.boxes[id]
         box.notes.append(number(norm))
         box.look["penwidth"] = f"{1 + 2 * flow.share(norm):.2f}"
         box.look |= {} if math.isfinite(norm) else {"color": look_of(norm, 1.0)["color"]}
     add_hidden_copies(picture, {what: [f"{n} copies", f"Σ {number(norm)}"] for what, (n, norm) in flow.hidden.items()})
-    norms = {*flow.terms.values(), *(norm for _, norm in flow.hidden.values())} | {
+    seen = {*flow.terms.values(), *(norm for _, norm in flow.hidden.values())} | {
         flow.uses[edge.use] for edge in picture.edges if edge.use in flow.uses
     }
     signs = [
@@ -121,7 +127,7 @@ def show_gradients(picture: Picture, outputs: Iterable[Value]) -> None:
         ("", "dotted: not a number", math.isnan),
     ]
     remark = f"red: the gradient that flows back, as wide and as dark as its norm (at most {number(flow.largest)})"
-    picture.remarks.append("; ".join([remark, *(text for _, text, which in signs if any(map(which, norms)))]))
+    picture.remarks.append("; ".join([remark, *(text for _, text, which in signs if any(map(which, seen)))]))
 
 
 def number(x: float, digits: int = 2) -> str:
@@ -147,14 +153,11 @@ def mix(a: str, b: str, share: float) -> str:
 
 
 def add_hidden_copies(picture: Picture, notes: dict[tuple[str, int], list[str]]) -> None:
-    """One box for all copies of a weight in the steps that are left out, with these notes, at the bottom of their column."""
+    """One box for all copies of a weight in the steps that are left out, with these notes: a pile in the middle of their column."""
     column = picture.hidden.start
-    row = picture.rows[0] if picture.rows else []
-    at = next((k for k, id in enumerate(row) if (picture.boxes[id].column or 0) >= column), len(row))
-    if notes and "more" not in picture.boxes:
-        picture.boxes["more"] = Box("more", "⋯", "more", column)
+    pile = [id for id, box in picture.boxes.items() if box.kind == "more" and id in picture.rows[0]]
     for k, ((label, family), lines) in enumerate(notes.items()):
-        box = Box(f"more_{k}", label, "weight", column, family, notes=list(lines))
-        picture.boxes[box.id] = box
-        row.insert(at + k, box.id)
-        picture.edges.append(Edge(box.id, "more", "more"))
+        box = picture.boxes[f"more_{k}"] = Box(f"more_{k}", label, "weight", column, family, notes=list(lines))
+        pile.append(box.id)
+    pile += ["more"] * ("more" in picture.boxes)
+    picture.above += pairwise(pile)
