@@ -4,11 +4,12 @@ import sys as _sys
 import typing as _typing
 
 from .. import twins as _twins
+from ..cut import cut as cut
 from .checkpoint import restore_checkpoint as restore_checkpoint, save_checkpoint as save_checkpoint
 from .evaluation import evaluating as evaluating
 from .history import History as History
 from .loop import Run as Run, fit as fit
-from .truncation import Truncation as Truncation, cut as cut, tbptt as tbptt
+from .truncation import Truncation as Truncation, tbptt as tbptt
 
 _twins.speak(_sys.modules[__name__])
 _twins.speak_when_made(_sys.modules[__name__])
