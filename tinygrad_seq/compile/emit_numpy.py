@@ -206,10 +206,6 @@ class BackwardWriter(Writer):
         mask = self.walk(("mask", ""), "mask", "masks")
         loop += [f"if {mask} is not None:", *("    " + line for line in before)]
         loop += self.lines(body.lines[: back.ready])
-        for i, (op, place) in enumerate(back.gathered.items()):
-            if place.buffer.name != f"column{i}":
-                column = self.walk(("gathered", i), f"column{i}", self.columns(f"gathered{i}", 0, op.shape[1], B))
-                loop.append(f"copyto({column}, {self.name(place)})")
         for k, op in deferred.each:
             loop.append(f"add(g{k}_total, {self.natural(back.results[op])}, out=g{k}_total)")
         if deferred.x is not None:
@@ -252,9 +248,11 @@ class BackwardWriter(Writer):
         names, along = [], []
         for key, (name, what) in self.walked.items():
             names.append(name)
-            if key[0] == "gathered" or (isinstance(key, Place) and key.buffer.time == "column"):
+            place = key if isinstance(key, Place) else key[1] if key[0] in ("cut", "stacked") else None
+            time = place.buffer.time if place else ""
+            if time == "chunk":
                 cut = "first - lo:last - lo"
-            elif key[0] == "stacked" or (isinstance(key, Place) and key.buffer.time == "ahead"):
+            elif time == "ahead":
                 cut = ":last - first"
             elif isinstance(key, Place) and key.buffer.time == "t+1" and not key.buffer.shape:
                 what, cut = f"each_of({key.buffer.name})", "first + 1:last + 1" if key.when == "t+1" else "first:last"
@@ -274,7 +272,12 @@ class BackwardWriter(Writer):
         deferred, back = self.plan.deferred, self.plan.backward
         B = max(1, deferred.B)
         number = {op: i for i, op in enumerate(back.gathered)}
-        lines = [f"delta{i} = gathered{i}[:, :(hi - lo) * {B}]" for i in number.values()]
+        lines = []
+        for i, place in enumerate(back.gathered.values()):
+            lo, hi = place.lo or 0, place.buffer.shape[0] if place.hi is None else place.hi
+            rows = "" if (lo, hi) == (0, place.buffer.shape[0]) else f", {lo}:{hi}"
+            lines.append(f"delta{i} = gathered{i}[:, :(hi - lo) * {B}]")
+            lines.append(f"copyto(delta{i}.reshape({hi - lo}, -1, {B}), {place.buffer.name}[:hi - lo{rows}].swapaxes(0, 1))")
         for outer in deferred.outers:
             if outer.left.linear:
                 lines.append(f"g{outer.static}_total += delta{number[outer.left]} @ {self.rows(outer.right)}")

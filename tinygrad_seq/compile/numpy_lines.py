@@ -73,19 +73,12 @@ class Writer:
         if not buffer.shape:
             base = f"each_of({buffer.name})"
             return base if buffer.time != "t+1" else f"{base}[{'1:' if when == 't+1' else ':-1'}]"
-        if buffer.time == "column":
-            low, high = (lo or 0), buffer.shape[0] if hi is None else hi
-            return self.columns(buffer.name.replace("column", "gathered"), low, high, buffer.shape[1])
         if buffer.time in ("xs", "g"):
             base = f"{buffer.name}.swapaxes(1, 2)" if len(buffer.shape) == 2 else buffer.name
             return f"{base}[:{rows}]" if rows else base
         if buffer.time == "t+1":
             return f"{buffer.name}[{'1:' if when == 't+1' else ':-1'}{rows}]"
         return f"{buffer.name}[:{rows}]" if rows else buffer.name
-
-    def columns(self, gathered: str, lo: int, hi: int, B: int) -> str:
-        """The columns of each step in rows lo:hi of what is gathered over a chunk."""
-        return f"{gathered}[{lo}:{hi}, :chunk * {B}].reshape({hi - lo}, -1, {B}).swapaxes(0, 1)"
 
     def _static(self, place: Place, rows: str) -> str:
         """A static as it lies in the loop: a vector as a column, a matrix feature-major."""
@@ -127,7 +120,7 @@ class Writer:
     def allocate(self, buffers: Iterable[Buffer]) -> None:
         """Make buffers."""
         for b in buffers:
-            lead = {"": [], "t": ["T"], "t+1": ["T + 1"], "ahead": ["ahead"]}[b.time]
+            lead = {"": [], "t": ["T"], "t+1": ["T + 1"], "ahead": ["ahead"], "chunk": ["chunk"]}[b.time]
             shape = ", ".join([*lead, *map(str, b.shape)])
             self.top.append(f"{b.name} = empty(({shape}{',' if len(b.shape) + len(lead) == 1 else ''}), {self.dtype(b.dtype)})")
 
@@ -162,12 +155,7 @@ class Writer:
         factors = self.walk(
             ("stacked", factor), f"{factor.buffer.name}_{factor.lo}_{factor.hi}_t", f"{self.along(factor)}.reshape(-1, {shape})"
         )
-        key = ("stacked", out)
-        if key not in self.views:
-            name = self.name(out)
-            self.views[key] = f"{name}_each"
-            self.top.append(f"{name}_each = {name}.reshape({shape})")
-        return [f"multiply({self.name(value)}, {factors}, out={self.views[key]})"]
+        return [f"multiply({self.name(value)}, {factors}, out={self._cut(out, 'each', shape)})"]
 
     def _line(self, line: Instruction) -> list[str]:
         if line.do == "map":
@@ -203,7 +191,7 @@ class Writer:
         return [f"copyto({out}, {self.bind(line.name, line.op.fn)}({', '.join(args)}))"]
 
     def _product(self, line: Instruction) -> list[str]:
-        out, source = self.name(line.out), self.name(line.args[0])
+        source = self.name(line.args[0])
         if line.op is None:
             weights = self.packed(line.args[1])
         else:
@@ -214,9 +202,10 @@ class Writer:
             weights = self._by_rows(weights.removesuffix(".T"))
         n = 1 if weights.endswith(".T") and M * K > NEAR else blocks(M, K, B)
         if n == 1:
-            return [f"dot({weights}, {source}, out={out})"]
-        w_blocks, out_blocks = self._in_blocks(weights, f"{n}, {M // n}, {K}"), self._in_blocks(out, f"{n}, {M // n}, {B}")
-        return [f"matmul({w_blocks}, {source}, out={out_blocks})"]
+            return [f"dot({weights}, {source}, out={self.name(line.out)})"]
+        return [
+            f"matmul({self._in_blocks(weights, n, M, K)}, {source}, out={self._cut(line.out, 'blocks', f'{n}, {M // n}, {B}')})"
+        ]
 
     def _by_rows(self, name: str) -> str:
         """The transposed of an array in memory of its own, made ahead of the loop."""
@@ -226,13 +215,27 @@ class Writer:
             self.top.append(f"{self.views[key]} = transposed({name})")
         return self.views[key]
 
-    def _in_blocks(self, name: str, shape: str) -> str:
-        """An array cut into blocks of its rows, made ahead of the loop: each product cuts in its own way."""
-        key = ("blocks", name, shape)
+    def _in_blocks(self, weights: str, n: int, M: int, K: int) -> str:
+        """Weights (M, K) cut into n blocks of their rows, ahead of the loop."""
+        key = ("blocks", weights, n)
         if key not in self.views:
-            others = sum(1 for k in self.views if k[:2] == key[:2])
-            self.views[key] = f"{name.replace('.', '_')}_blocks{others + 1 if others else ''}"
-            self.top.append(f"{self.views[key]} = {name}.reshape({shape})")
+            self.views[key] = f"{weights.replace('.', '_')}_blocks"
+            self.top.append(f"{self.views[key]} = {weights}.reshape({n}, {M // n}, {K})")
+        return self.views[key]
+
+    def _cut(self, place: Place, what: str, shape: str) -> str:
+        """A place in another shape, each of which has a name of its own."""
+        key = ("cut", place, shape)
+        if key in self.walked:
+            return self.walked[key][0]
+        if key not in self.views:
+            others = sum(1 for k in (*self.views, *self.walked) if k[:2] == key[:2])
+            name = f"{place.buffer.name}_{place.lo}_{place.hi}_t" if place.when else self.name(place)
+            cut = f"{name}_{what}{others + 1 if others else ''}"
+            if place.when:
+                return self.walk(key, cut, f"{self.along(place)}.reshape(-1, {shape})")
+            self.views[key] = cut
+            self.top.append(f"{cut} = {name}.reshape({shape})")
         return self.views[key]
 
     def packed(self, group: Group) -> str:
@@ -304,4 +307,6 @@ def _continues(line: Instruction, after: Instruction) -> bool:
     if not places or f.buffer is not g.buffer or f.buffer.time != "ahead" or line.out.buffer is not after.out.buffer:
         return False
     pairs = ((f, g), (line.out, after.out))
-    return line.out.buffer.time == "" and all(p.hi is not None and p.hi == q.lo and p.hi - p.lo == q.hi - q.lo for p, q in pairs)
+    return line.out.buffer.time in ("", "chunk") and all(
+        p.hi is not None and p.hi == q.lo and p.hi - p.lo == q.hi - q.lo for p, q in pairs
+    )

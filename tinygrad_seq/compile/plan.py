@@ -184,14 +184,21 @@ class Backward:
         body.together = {op: run for _, run, _ in runs for op in run}
         for op in linear:
             if op.kind == "join" and op.ndim == 2 and op not in deferred.alone:
-                body.reserve(op, behind=[b for join, _, behind in runs if join is op for b in behind])
+                time = "chunk" if op in deferred.gathered else ""
+                body.reserve(op, behind=[b for join, _, behind in runs if join is op for b in behind], time=time)
         for i, op in enumerate(deferred.gathered):
-            if op.kind == "join" and op in deferred.alone:  # computed where it is gathered, but for what others read, too
-                body.wanted[op] = Place(Buffer(f"column{i}", stored(op.shape), op.dtype, "column"), when="t")
+            if op.kind != "input" and op not in body.wanted:  # computed where it is gathered
+                body.wanted[op] = Place(body.new(f"deltas{i}", stored(op.shape), op.dtype, "chunk"), when="t")
+            if op.kind == "join" and op in deferred.alone:  # but for what others read, too
                 body.reserve(op, {a for other in linear if other is not op for a in other.args} | set(deferred.gathered))
         body.compute(deferred.targets)
+        self.gathered: dict[Op, Place] = {}  # where the rows of a chunk stand that are multiplied at once
+        for i, op in enumerate(deferred.gathered):
+            self.gathered[op] = body.place[op]
+            if body.place[op].buffer.time != "chunk":
+                self.gathered[op] = Place(body.new(f"deltas{i}", stored(op.shape), op.dtype, "chunk"), when="t")
+                body.copy(op, self.gathered[op])
         self.ready = len(body.lines)
-        self.gathered = {op: body.place[op] for op in deferred.gathered}
         self.results = {op: body.place[op] for op in deferred.targets}
         go_on(body, [(g, home) for g, home in zip(step.g_states, self.homes, strict=True) if g is not None])
         for g, home in zip(step.g_states, self.homes, strict=True):

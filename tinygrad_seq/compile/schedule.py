@@ -193,9 +193,9 @@ class Body:
             self.used(a)
         self.settle(op, out)
 
-    def reserve(self, join: Op, others: Container[Op] = (), behind: Sequence[Op] = ()) -> None:
+    def reserve(self, join: Op, others: Container[Op] = (), behind: Sequence[Op] = (), time: str = "") -> None:
         """Make room for a join, so that each piece is computed in its place, but for those that `others` holds; and for what stands
-        behind it.
+        behind it. `time` is that of the buffer.
         """
         if join in self.reserved:
             return
@@ -203,8 +203,9 @@ class Body:
         height, *others_axes = stored(join.shape)
         if join not in self.wanted:
             room = height + sum(b.shape[-1] for b in behind)
-            buffer = self.new(f"joined{len(self.reserved)}", (room, *others_axes), join.dtype)
-            self.wanted[join] = Place(buffer, 0, height) if behind else Place(buffer)
+            buffer = self.new(f"joined{len(self.reserved)}", (room, *others_axes), join.dtype, time)
+            whole = Place(buffer, when="t" if time else "")
+            self.wanted[join] = whole.rows(0, height) if behind else whole
         at = 0
         for a in (*join.args, *behind):
             if a.kind in ("map", "product") and a not in self.owner and a not in others:

@@ -275,7 +275,7 @@ def _covers(rows: tuple[str | None, ...], place: Place) -> bool:
 
 def _writes(line: str, place: Place) -> bool:
     """Whether a line of the innermost loop writes to a place."""
-    found = re.fullmatch(rf"{place.buffer.name}(?:_(\d+)_(\d+))?(?:_blocks|_each|_t)?", _out(line))
+    found = re.fullmatch(rf"{place.buffer.name}(?:_(\d+)_(\d+))?(?:_t)?(?:_blocks|_each)?", _out(line))
     return found is not None and _covers(found.groups(), place)
 
 

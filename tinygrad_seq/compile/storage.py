@@ -15,8 +15,8 @@ class Buffer:
     """An array that is made before the loop; its shape is that of one step.
 
     time: "" one array for all steps; "t" one for each step; "t+1" one more, the state before each step and that after the last;
-    "ahead" one for each of the few steps whose factors are made at once; "column" the columns of a step in what is gathered; "xs", "g" and
-    "static" arrays that the loop is given; "local" a name of the step itself.
+    "ahead" one for each of the few steps whose factors are made at once; "chunk" one for each of the steps whose rows are multiplied at once;
+    "xs", "g" and "static" arrays that the loop is given; "local" a name of the step itself.
     """
 
     __slots__ = ("dtype", "name", "shape", "time")
