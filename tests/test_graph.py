@@ -441,3 +441,11 @@ def test_modes_may_be_left_in_another_order_than_they_were_entered():
     assert not thread.modes.anomaly and not thread.modes.record
     steps.close()
     assert not thread.modes.anomaly and thread.modes.record
+
+
+def test_a_walk_ends_where_it_is_told():
+    x = leaf(3)
+    h = tg.exp(tg.tanh(x))
+    y = tg.sin(h) + tg.cos(x)
+    named = [node.prim.name if node.prim else "leaf" for node in tg.toposort([y], ends={h.node})]
+    assert named == ["leaf", "exp", "sin", "cos", "add"]  # tanh lies behind exp alone

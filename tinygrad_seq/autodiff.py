@@ -47,7 +47,7 @@ def sweep(
     Without targets, gradients are added to the `.grad` of the leaves. With targets, only nodes on a path to one are visited, and
     each target's gradient is put into the dict; through=False ends the walk there. watch=True yields every step.
     """
-    useful = None if targets is None else _on_a_path(outputs, targets)
+    useful = None if targets is None else _on_a_path(outputs, targets, through)
     heap: list[tuple[int, Node]] = []  # youngest first
     grads: dict[Node, Any] = {}  # what has arrived so far
     ours: set[Node] = set()  # whose array in `grads` nobody else holds: it is added to in place
@@ -148,10 +148,10 @@ def sweep(
             modes.record, modes.frame = outer
 
 
-def _on_a_path(outputs: Sequence[Value], targets: Targets) -> set[Node]:
-    """The nodes between the outputs and a target, both included."""
+def _on_a_path(outputs: Sequence[Value], targets: Targets, through: bool) -> set[Node]:
+    """The nodes between the outputs and a target, both included; unless `through`, those before the first target alone."""
     useful = set(targets)
-    for node in toposort(outputs, after=min(node.order for node in targets)):
+    for node in toposort(outputs, after=min(node.order for node in targets), ends=() if through else targets):
         if any(node_of(a) in useful for a in node.args) and (node.prim is None or node.prim.differentiable):
             useful.add(node)
     return useful

@@ -7,7 +7,7 @@ what no derivative reads dies at once. Node orders come from one clock and are a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -184,8 +184,11 @@ def raw(x: Any) -> Any:
     return x._data if isinstance(x, Value) else x
 
 
-def toposort(outputs: Iterable[Value], after: int = 0) -> list[Node]:
-    """Every node that the outputs depend on and that is not older than `after`, arguments before their users. Iterative."""
+def toposort(outputs: Iterable[Value], after: int = 0, ends: Container[Node] = ()) -> list[Node]:
+    """Every node that the outputs depend on and that is not older than `after`, arguments before their users. Iterative.
+
+    What only `ends` depend on is left out.
+    """
     seen: set[Node] = set()
     stack = [v.node for v in outputs if v.node is not None]
     while stack:
@@ -193,6 +196,8 @@ def toposort(outputs: Iterable[Value], after: int = 0) -> list[Node]:
         if node in seen or node.order < after:
             continue
         seen.add(node)
+        if node in ends:
+            continue
         stack.extend(n for n in map(node_of, node.args) if n is not None)
     return sorted(seen, key=lambda node: node.order)
 
