@@ -147,8 +147,8 @@ class Kept:
                     self._keep_state(a.params[1])
         wanted = sorted({*needs, *(a for op in closure for a in op.args)}, key=lambda op: op.number)
         compared = {a for op in closure if op.dtype == np.bool_ for a in op.args}  # made again it might differ by a rounding
-        fragile = {a for op in [*closure, *linear] if not _is_tame(op) for a in op.args}
-        self.saved += [new for new in self.news if new in fragile]  # a row that stands still has its old state there
+        self.fragile = {a for op in [*closure, *linear] if not _is_tame(op) for a in op.args}
+        self.saved += [new for new in self.news if new in self.fragile]  # a row that stands still has its old state there
         for op in wanted:
             if op in self.forward:
                 self._provide(op, op in compared)

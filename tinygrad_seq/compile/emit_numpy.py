@@ -94,24 +94,31 @@ class ForwardWriter(Writer):
             at = 0
             for v in content:
                 if v is None:
-                    self.top.append(f"{buffer.name}[{at}] = 1")
+                    self.top.append(f"{buffer.name}[{':, ' if buffer.time else ''}{at}] = 1")
                 at += 1 if v is None else v.shape[-1]
         starts = []
         for k, s in enumerate(step.states):
             for home in plan.homes[k]:
-                rows = "" if home.lo is None else f"[{home.lo}:{home.hi}]"
-                target = f"{home.buffer.name}[0]" if home.when else f"{home.buffer.name}{rows or '[...]'}"
+                rows = "" if home.lo is None else f"{home.lo}:{home.hi}"
+                target = f"{home.buffer.name}[{', '.join(filter(None, ('0' if home.when else '', rows))) or '...'}]"
                 starts.append(f"{target} = states[{k}]{'.T' if s.ndim == 2 else ''}")
-        x_t = ""
-        if plan.x_homes:
-            x_t = self.walk(("x", ""), "x_t", _walkable("xs", step.x.ndim))
-        text = [f"copyto({self.name(home)}, {x_t})" for home in plan.x_homes]
+        text = []
+        for home in plan.x_homes:
+            if home.when:
+                starts.append(f"{home.buffer.name}[:T, {home.lo}:{home.hi}] = {_as_it_lies('xs', step.x.ndim)}")
+            else:
+                x_t = self.walk(("x", ""), "x_t", _walkable("xs", step.x.ndim))
+                text.append(f"copyto({self.name(home)}, {x_t})")
         keeps = [(f"keep{k}_{i}", home) for k in range(n) for i, home in enumerate(plan.homes[k])]
         before = [f"copyto({keep}, {self.name(home)})" for keep, home in keeps if not home.when]
         computed = self.lines(body.lines[: plan.ready])
-        first = plan.results[0]
-        h_t = self.walk(("h", ""), "h_t", _walkable("hs[1:]", step.states[0].ndim))
-        computed.append(f"copyto({h_t}, {self.name(first)})")
+        first, h, ends = plan.results[0], plan.homes[0][0], []
+        if h.when:  # the states of all times stand there, and are put out at once
+            rows = "" if h.lo is None else f", {h.lo}:{h.hi}"
+            ends.append(f"copyto({_as_it_lies('hs[1:]', step.states[0].ndim)}, {h.buffer.name}[1:{rows}])")
+        else:
+            h_t = self.walk(("h", ""), "h_t", _walkable("hs[1:]", step.states[0].ndim))
+            computed.append(f"copyto({h_t}, {self.name(first)})")
         more = []
         for j, (op, place) in enumerate(zip(step.outputs[n:], plan.results[n:], strict=True)):
             c_t = self.walk(("c", j), f"collected{j}_t", _walkable(f"collected{j}", op.ndim))
@@ -124,20 +131,22 @@ class ForwardWriter(Writer):
         for keep, home in keeps:
             old = self.name(home._replace(when="t")) if home.when else keep
             after.append(f"copyto({self.name(home)}, {old}, where={masked(home.buffer)})")
-        after.append(f"copyto({h_t}, {self.name(plan.homes[0][0])})")
+        if not ends:
+            after.append(f"copyto({h_t}, {self.name(h)})")
         mask = self.walk(("mask", ""), "mask", "masks")
         loop = text
         if before:
             loop += [f"if {mask} is not None:", *("    " + line for line in before)]
         loop += [*computed, f"if {mask} is not None:", *("    " + line for line in after)]
         kept = [f"{keep} = empty_like({self.name(home)})" for keep, home in keeps if not home.when]
-        saved = [b.name for b in body.buffers if b.time]
+        saved = self.plan.saved()
         lasts = []
         for k, s in enumerate(step.states):
             home = plan.homes[k][0]
-            source = f"{home.buffer.name}[T]" if home.when else self.name(home)
+            rows = "" if home.lo is None else f", {home.lo}:{home.hi}"
+            source = f"{home.buffer.name}[T{rows}]" if home.when else self.name(home)
             lasts.append(f"{source}{'.T' if s.ndim == 2 else ''}.copy()")
-        lines = [*head, *self.top, *starts, *kept, self.zipped(), *("    " + line for line in loop)]
+        lines = [*head, *self.top, *starts, *kept, self.zipped(), *("    " + line for line in loop), *ends]
         lines.append(
             f"return ({', '.join(lasts)},), ({', '.join(more)}{',' if more else ''}), ({', '.join(saved)}{',' if saved else ''})"
         )
@@ -176,7 +185,7 @@ class BackwardWriter(Writer):
         plan, step, back = self.plan, self.plan.step, self.plan.backward
         body, ahead, deferred = back.body, back.ahead, plan.deferred
         B = max(1, deferred.B)
-        saved = [b.name for b in plan.forward.body.buffers if b.time]
+        saved = plan.saved()
         head = ["T = len(xs)"]
         head += [f"{', '.join(self.weights)}, = weights"] if self.weights else []
         head += [f"{', '.join(saved)}, = saved"] if saved else []
@@ -314,7 +323,12 @@ class _Chunk(Writer):
 
 def _walkable(name: str, ndim: int) -> str:
     """What is walked along to get the moments of an array, as they lie in the loop."""
-    return f"{name}.swapaxes(1, 2)" if ndim == 2 else f"each_of({name})" if ndim == 0 else name
+    return f"each_of({name})" if ndim == 0 else _as_it_lies(name, ndim)
+
+
+def _as_it_lies(name: str, ndim: int) -> str:
+    """An array over time with the axes that its moments have in the loop."""
+    return f"{name}.swapaxes(1, 2)" if ndim == 2 else name
 
 
 @cache

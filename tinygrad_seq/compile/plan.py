@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Container
 from typing import NamedTuple
 
 from .adjoint import Step
@@ -12,10 +14,15 @@ from .schedule import Body
 from .storage import Buffer, Place, stored
 
 
+STACKED = (
+    4096  # entries of the operand of a product up to which there is one for each step: nothing is copied into it, or out of it
+)
+
+
 class Forward:
     """The forward loop."""
 
-    def __init__(self, step: Step, groups: list[Group], saved: list[Op], kept_states: list[int]):
+    def __init__(self, step: Step, groups: list[Group], saved: list[Op], kept_states: list[int], exact: Container[Op]):
         self.step, self.groups = step, groups
         owner = {op: g for g in groups for b in g.blocks for op in (b.op, b.activation) if op is not None}
         self.body = body = Body("r", owner)
@@ -24,25 +31,25 @@ class Forward:
         self.x_homes: list[Place] = []  # where x is put before the step
         self.operands: list[tuple[Buffer, list[Op | None]]] = []  # [x; 1; h; ...], None: the ones
         self.spans: dict[Group, tuple[int, int]] = {}  # rows of its operand
-        for k in kept_states:
-            s = step.states[k]
-            self.homes[k].append(Place(body.new(f"s{k}", stored(s.shape), s.dtype, "t+1"), when="t+1"))
         for group in sorted(groups, key=lambda g: -len(g.inputs)):
             self._give_operand(group)
         for k, s in enumerate(step.states):
+            self.homes[k].sort(key=lambda home: not home.when)
+            if k in kept_states and not (self.homes[k] and self.homes[k][0].when):
+                self.homes[k].insert(0, Place(body.new(f"s{k}", stored(s.shape), s.dtype, "t+1"), when="t+1"))
             if not self.homes[k]:
                 self.homes[k].append(Place(body.new(f"s{k}", stored(s.shape), s.dtype)))
             first = self.homes[k][0]
             body.place[s] = first._replace(when="t") if first.when else first
-            body.also[s] = self.homes[k][1:]
+            body.also[s] = [home._replace(when="t") if home.when else home for home in self.homes[k][1:]]
         x = step.x
         body.also[x] = self.x_homes[1:]
         body.place[x] = self.x_homes[0] if self.x_homes else Place(Buffer("xs", stored(x.shape), x.dtype, "xs"), when="t")
         for k, s in enumerate(step.statics):
             body.place[s] = Place(Buffer(f"weight{k}", stored(s.shape), s.dtype, "static"))
         body.place.update(constants(step))
-        self._make_stacks(saved, owner)
         news = step.outputs[: len(step.states)]
+        self._make_stacks(saved, owner, {new: k for k, new in enumerate(news) if new not in exact})
         for home, new in zip(self.homes, news, strict=True):
             if new.kind in ("map", "product", "call"):  # a join has memory of its own
                 body.wanted.setdefault(new, home[0])
@@ -66,7 +73,10 @@ class Forward:
             xs = [v for v in group.inputs if v is self.step.x]
             content = [*xs, *([None] if group.has_bias else []), *(v for v in group.inputs if v is not self.step.x)]
             height = sum(1 if v is None else v.shape[-1] for v in content)
-            found = (self.body.new(f"seen{len(self.operands) + 1}", (height, group.inputs[0].shape[0]), group.dtype), content)
+            shape = height, group.inputs[0].shape[0]
+            given = any(v is not None and v.kind == "input" for v in content)
+            time = "t+1" if given and math.prod(shape) <= STACKED else ""
+            found = (self.body.new(f"seen{len(self.operands) + 1}", shape, group.dtype, time), content)
             self.operands.append(found)
             self._stand(*found)
         buffer, content = found
@@ -78,26 +88,35 @@ class Forward:
             for i, v in enumerate(content)
             if v is not None and first <= i < last
         }
-        standing = [(v, Place(buffer, tops[i], tops[i + 1])) for i, v in enumerate(content) if v is not None and first <= i < last]
-        self.body.operand[group] = (Place(buffer, *self.spans[group]), standing)
+        when = "t" if buffer.time else ""
+        spans = [(v, tops[i], tops[i + 1]) for i, v in enumerate(content) if v is not None and first <= i < last]
+        standing = [(v, Place(buffer, lo, hi, when)) for v, lo, hi in spans]
+        self.body.operand[group] = (Place(buffer, *self.spans[group], when), standing)
 
     def _stand(self, buffer: Buffer, content: list[Op | None]) -> None:
         """Note what is put into an operand: x and the states before the step, all else when it is computed."""
         top = 0
         for v in content:
             height = 1 if v is None else v.shape[-1]
-            place = Place(buffer, top, top + height)
-            if v is not None and v.kind == "input":
-                {"x": self.x_homes, "state": self.homes[v.params[1]] if v.params[0] == "state" else []}[v.params[0]].append(place)
+            place = Place(buffer, top, top + height, "t" if buffer.time else "")
+            if v is not None and v.kind == "input" and v.params[0] == "state":
+                self.homes[v.params[1]].append(place._replace(when=buffer.time))
+            elif v is not None and v.kind == "input":
+                self.x_homes.append(place)
             elif v is not None:
                 self.body.wanted.setdefault(v, place)
             top += height
 
-    def _make_stacks(self, saved: list[Op], owner: dict[Op, Group]) -> None:
-        """A stack over time for everything that is saved; the activations of a group have one together."""
+    def _make_stacks(self, saved: list[Op], owner: dict[Op, Group], news: dict[Op, int]) -> None:
+        """A stack over time for everything that is saved; the activations of a group have one together. A single one that is the new state
+        goes straight to where the next step reads it, if that is a stack.
+        """
         body = self.body
         for number, group in enumerate(self.groups, 1):
-            if any(b.activation in saved for b in group.blocks):
+            k = news.get(group.blocks[0].activation) if len(group.blocks) == 1 and group.blocks[0].activation else None
+            if k is not None and self.homes[k][0].when:
+                body.kept[group] = self.homes[k][0]
+            elif any(b.activation in saved for b in group.blocks):
                 shape = (group.activated, group.blocks[0].op.shape[0])
                 body.kept[group] = Place(body.new(f"gates{number}", shape, group.dtype, "t"), 0, group.activated, "t")
         for op in saved:
@@ -264,6 +283,12 @@ class Plan(NamedTuple):
     forward: Forward
     backward: Backward
 
+    def saved(self) -> list[str]:
+        """The arrays that the forward loop leaves to the backward loop."""
+        read = {place.buffer for place in self.forward.stacks.values()}
+        read |= {self.forward.homes[k][0].buffer for k in self.kept.states}
+        return [b.name for b in self.forward.body.buffers if b in read]
+
 
 def plan(step: Step) -> Plan:
     """The plan of a step and its adjoint."""
@@ -271,5 +296,5 @@ def plan(step: Step) -> Plan:
     gradients = [g for g in (step.g_x, *step.g_states, *step.g_statics) if g is not None]
     groups = groups_of(step.outputs, [*step.outputs, *gradients])
     kept = Kept(step, groups, deferred)
-    forward = Forward(step, groups, kept.saved, kept.states)
+    forward = Forward(step, groups, kept.saved, kept.states, kept.fragile)
     return Plan(step, groups, deferred, kept, forward, Backward(step, forward, deferred, kept))
