@@ -17,6 +17,9 @@ from ..fusion import opened
 from ..graph import MultiNode, Node, Output, Value, box, node_of, require_recorded, toposort
 from ..scan import time_loop
 
+# Ops that only show a value in another way: their result is used where the next op uses it.
+VIEWS = frozenset("getitem transpose swapaxes moveaxis reshape expand_dims squeeze unstack broadcast_to astype copy same".split())
+
 
 class Term(NamedTuple):
     """What one use of a value adds to its gradient.
@@ -66,8 +69,8 @@ def _label(frame: Frame) -> str:
 def terms(outputs: Value | Sequence[Value], leaves: Value | Sequence[Value], cotangents: Any = None) -> dict[Node, list[Term]]:
     """What each use of the leaves adds to their gradients, in tape order, by the node of the leaf; a leaf without uses has no terms.
 
-    What is computed from a leaf outside every step and read inside one (W.T, W[:H], a weight that was normalized, the embedding of a whole
-    sequence) is the leaf in another form: it counts as used at the step that reads it. cotangents: of outputs that are no scalars.
+    A view of a leaf (W.T, W[:H]), and what is computed from it outside every step and read inside one (a weight that was normalized, the
+    embedding of a whole sequence), is the leaf in another form: it is used where the form is. cotangents: of outputs that are no scalars.
     """
     wanted = [leaves] if isinstance(leaves, Value) else list(leaves)
     nodes = [require_recorded(leaf, "bptt") for leaf in wanted]
@@ -87,11 +90,13 @@ def stream(values: Sequence[Value], leaves: Sequence[Node], cotangents: Any = No
 class Uses:
     """Which nodes of a tape use one of the leaves, and when.
 
-    forms: what is computed from leaves outside every step and read inside one, with the leaves that it is computed from.
+    forms: views of leaves, and what is computed from leaves outside every step and read inside one; with the leaves behind them. What a
+    form receives is counted where it is used, and pulled back to its leaf.
     """
 
     def __init__(self, values: Sequence[Value], leaves: Iterable[Node]):
         self.tape = toposort(values)
+        self.outputs = {value.node for value in values}
         on_tape = set(self.tape)
         self.leaves = {leaf: None for leaf in leaves if leaf in on_tape}
         self.times: dict[Frame | None, int | None] = {}
@@ -102,28 +107,48 @@ class Uses:
         self.places: dict[Frame | None, str] = {}
 
     def _forms(self) -> dict[Node, frozenset[Node]]:
-        origins: dict[Node, frozenset[Node]] = {leaf: frozenset([leaf]) for leaf in self.leaves}  # of what no step has a part in
-        timed: set[Node] = set()
-        read: set[Node] = set()  # by a step
+        timed, origins, read = self._candidates()
+        readers: dict[Node, list[Node]] = {}
         for node in self.tape:
-            sources = [n for n in map(node_of, node.args) if n is not None]
-            if node in origins:
+            for source in _sources(node):
+                if source in origins:
+                    readers.setdefault(source, []).append(node)
+        for node in reversed(self.tape):  # what a step reads, directly or through another form
+            if node in read and node in origins and node not in timed:
+                read.update(_sources(node))
+        forms: dict[Node, frozenset[Node]] = {}
+        for node, leaves in origins.items():
+            known = all(n in self.leaves or n in forms for n in _sources(node) if n in origins)
+            if not known or node in self.leaves or node in self.outputs:
+                continue
+            if _is_view(node) and node in timed:
+                used = all(self.times[reader.frame] is not None for reader in readers.get(node, ()))
+            else:
+                used = node in read or _is_view(node)
+            if used:
+                forms[node] = leaves
+        return forms
+
+    def _candidates(self) -> tuple[set[Node], dict[Node, frozenset[Node]], set[Node]]:
+        """What steps have a part in; what is computed from leaves and constants alone, with those leaves; what steps read."""
+        timed: set[Node] = set()
+        origins: dict[Node, frozenset[Node]] = {}
+        read: set[Node] = set()
+        for node in self.tape:
+            sources = _sources(node)
+            if node in self.leaves:
+                origins[node] = frozenset([node])
                 continue
             if self.times[node.frame] is not None:
                 timed.add(node)
                 read.update(sources)
             elif not timed.isdisjoint(sources):
                 timed.add(node)
-            else:
-                of = frozenset().union(*(origins[n] for n in sources if n in origins))
-                if of:
-                    origins[node] = of
-        forms: dict[Node, frozenset[Node]] = {}
-        for node in reversed(self.tape):
-            if node in read and node in origins and node not in self.leaves:
-                forms[node] = origins[node]
-                read.update(n for n in map(node_of, node.args) if n is not None)
-        return forms
+            if node not in timed or _is_view(node):
+                leaves = frozenset().union(*(origins[n] for n in sources if n in origins))
+                if leaves:
+                    origins[node] = leaves
+        return timed, origins, read
 
     def of(self, arg: Any) -> Iterable[Node]:
         """The leaves that an argument is, or is a form of."""
@@ -156,6 +181,14 @@ class Uses:
         for _ in steps_of_backward([form], [c], targets=targets):
             pass
         return targets[leaf][0]
+
+
+def _sources(node: Node) -> list[Node]:
+    return [n for n in map(node_of, node.args) if n is not None]
+
+
+def _is_view(node: Node) -> bool:
+    return node.prim is not None and node.prim.name in VIEWS
 
 
 def leaf_of(weight: Any, values: Sequence[Value], who: str) -> Node:
