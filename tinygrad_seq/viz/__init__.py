@@ -9,7 +9,6 @@ from ..errors import GraphError, message
 from ..fusion import opened
 from ..graph import Value, require_recorded
 from ..scan import time_loop
-from .dot import dot_text
 from .gradients import show_gradients
 from .overlays import write_notes
 from .render import Drawing as Drawing
@@ -41,4 +40,4 @@ def draw(
     if gradients:
         show_gradients(picture, values)
     steps = len(picture.columns) - len(picture.initial) + max(len(picture.hidden) - 1, 0)
-    return Drawing(dot_text(picture), picture.counts(), len(picture.edges), steps)
+    return Drawing(picture, steps)

@@ -11,12 +11,13 @@
 from __future__ import annotations
 
 import html
+import math
 import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from .picture import LEAVES, OPS, Box, Edge, Picture
+from .picture import LEAVES, OPS, Box, Edge, Picture, Places
 
 INK, LINE, EDGE, PALE = "#2b3648", "#8a97ad", "#6b778c", "#cfd7e6"
 RAILS = {"h": "#2f6fde", "c": "#d9822b", "sum": "#b0566a"}
@@ -52,29 +53,61 @@ EDGING = (
 )
 
 
-def dot_text(picture: Picture) -> str:
-    """The DOT text of a picture."""
+def dot_text(picture: Picture, *, numbered: bool = False) -> str:
+    """The DOT text of a picture; numbered: every edge says in a comment which one it is."""
+    early = bool(picture.rails) or any(state.towards < 0 for state in picture.states)  # see _ranks
+    lines = _ranks(picture) if early else []
+    columns = _by_column(picture)
+    for column in picture.columns:
+        lines += _cluster(picture, column, columns[column])
+    lines += [_box(picture, box) for box in columns[None]]
+    on_rails = {id for rail in picture.rails for id in rail}
+    for number, edge in enumerate(picture.edges):
+        lines.append(_edge(picture, edge, on_rails, {"comment": number if numbered else None}))
+    lines += _finer_ranks(picture) if early else _ranks(picture) + _finer_ranks(picture)
+    return _graph(picture, "rankdir=BT newrank=true nodesep=0.16 ranksep=0.32", lines)
+
+
+def placed_text(picture: Picture, places: Places) -> str:
+    """The DOT text of a picture in which everything has its place: for the engine nop2, which lays out nothing."""
+    lines, columns = [], _by_column(picture)
+    for column in picture.columns:
+        bb, label = places.columns[column]
+        given = {"bb": _point(bb), "lp": _point(label)}
+        lines += _cluster(picture, column, columns[column], given, [_placed(picture, box, places) for box in columns[column]])
+    lines += [_placed(picture, box, places) for box in columns[None]]
+    for number, edge in enumerate(picture.edges):
+        if number in places.edges:
+            curve, label_at = places.edges[number]
+            lines.append(_edge(picture, edge, set(), {"pos": f'"{curve}"', "lp": f'"{label_at}"' if label_at else None}))
+        elif number in places.lines:
+            lines.append(_edge(picture, edge, set(), {}, places.lines[number]))
+    heading = f'bb="{_point(places.bb)}"' + (f' lp="{_point(places.label)}"' if places.label else "")
+    return _graph(picture, heading, lines)
+
+
+def _graph(picture: Picture, layout: str, body: list[str]) -> str:
     lines = [
         "digraph tape {",
-        f'  graph [rankdir=BT newrank=true nodesep=0.16 ranksep=0.32 bgcolor="#ffffff" pad=0.15 fontname="Helvetica" fontsize=14 fontcolor="{INK}"'
+        f'  graph [{layout} bgcolor="#ffffff" pad=0.15 fontname="Helvetica" fontsize=14 fontcolor="{INK}"'
         + _heading(picture)
         + "];",
         f'  node [shape=box style="rounded,filled" height=0.28 width=0.4 margin="0.08,0.03" fontname="Helvetica" fontsize=11 fontcolor="{INK}"'
         f' color="{LINE}" fillcolor="{FILLS["op"]}"];',
         f'  edge [color="{EDGE}" arrowsize=0.55 penwidth=1.1 fontname="Helvetica" fontsize=9 fontcolor="{INK}"];',
     ]
-    early = bool(picture.rails) or any(state.towards < 0 for state in picture.states)  # see _ranks
-    lines += _ranks(picture) if early else []
+    return "\n".join([*lines, *body, "}", ""])
+
+
+def _by_column(picture: Picture) -> dict[int | None, list[Box]]:
     columns: dict[int | None, list[Box]] = defaultdict(list)
     for box in picture.boxes.values():
         columns[box.column].append(box)
-    for column in picture.columns:
-        lines += _cluster(picture, column, columns[column])
-    lines += [_box(picture, box) for box in columns[None]]
-    on_rails = {id for rail in picture.rails for id in rail}
-    lines += [_edge(picture, edge, on_rails) for edge in picture.edges]
-    lines += _finer_ranks(picture) if early else _ranks(picture) + _finer_ranks(picture)
-    return "\n".join([*lines, "}", ""])
+    return columns
+
+
+def _point(numbers: Sequence[float]) -> str:
+    return ",".join(f"{x:.2f}" for x in numbers)
 
 
 def _heading(picture: Picture) -> str:
@@ -111,7 +144,8 @@ def markup(text: str, longest: int | None = LONGEST) -> str:
 
 
 def _printable(text: str, longest: int | None) -> str:
-    text = "".join(c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cs") else "�" for c in text)
+    if not text.isprintable():
+        text = "".join(c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cs") else "�" for c in text)
     return text if longest is None or len(text) <= longest else text[: longest - 3] + "..."
 
 
@@ -127,7 +161,9 @@ def _value(value: object) -> str:
 # ---- Boxes --------------------------------------------------------------------------------------------------------------------
 
 
-def _cluster(picture: Picture, column: int, boxes: list[Box]) -> list[str]:
+def _cluster(
+    picture: Picture, column: int, boxes: list[Box], given: Mapping[str, str] | None = None, body: list[str] | None = None
+) -> list[str]:
     look = f'style="rounded,filled" color="{PALE}" fillcolor="#f8fafd"'
     label = f"t = {column}"
     if column in picture.initial:
@@ -135,8 +171,14 @@ def _cluster(picture: Picture, column: int, boxes: list[Box]) -> list[str]:
     elif column in picture.hidden:
         look, label = f'style="rounded,dotted" color="{LINE}"', f"t = {picture.hidden.start} … {picture.hidden.stop - 1}"
     opening = f'  subgraph "cluster_{column}" {{ label={quote(label)}; labelloc=t; fontname="Helvetica-Bold"; fontsize=12; {look}; margin=10;'
-    body = [f"  {_box(picture, box)}" for box in boxes]
-    return [opening, *body, "  }"]
+    opening += "".join(f' {name}="{value}";' for name, value in (given or {}).items())
+    body = [_box(picture, box) for box in boxes] if body is None else body
+    return [opening, *(f"  {line}" for line in body), "  }"]
+
+
+def _placed(picture: Picture, box: Box, places: Places) -> str:
+    x, y, width, height = places.nodes[box.id]
+    return _box(picture, box).removesuffix("];") + f' pos="{x:.2f},{y:.2f}" width={width:.4f} height={height:.4f}];'
 
 
 def _box(picture: Picture, box: Box) -> str:
@@ -178,8 +220,13 @@ _NUMBERED = re.compile("..?[₋₀-₉]+")
 # ---- Edges --------------------------------------------------------------------------------------------------------------------
 
 
-def _edge(picture: Picture, edge: Edge, on_rails: set[str]) -> str:
-    """An edge, spelled so that dot lays it out as meant; `backwards` says that the spelling runs against the arrow."""
+def _edge(
+    picture: Picture, edge: Edge, on_rails: set[str], given: Mapping[str, object], line: Sequence[tuple[float, float]] = ()
+) -> str:
+    """An edge, spelled so that dot lays it out as meant; `backwards` says that the spelling runs against the arrow.
+
+    given: more attributes. line: two points between which it is drawn straight.
+    """
     look: dict[str, object] = {}
     backwards = False
     source, target = picture.boxes[edge.source], picture.boxes[edge.target]
@@ -191,9 +238,11 @@ def _edge(picture: Picture, edge: Edge, on_rails: set[str]) -> str:
         elif state.kind != "h" or target.kind == "more":
             backwards = state.towards > 0
             look["constraint"] = "false"
-    elif edge.kind in ("jump", "lane"):
+    elif edge.kind == "jump":
         backwards = (source.column or 0) < (target.column or 0)
-        look = {"constraint": "false", "style": "dashed" if edge.kind == "jump" else None}
+        look = {"constraint": "false", "style": "dashed"}
+    elif edge.kind == "lane":  # Graphviz 2 draws no point on two strands that are spelled backwards
+        look = {"weight": 5}
     elif edge.kind == "more":
         look = {"style": "dashed", "color": LINE}
     elif edge.spine:
@@ -204,8 +253,22 @@ def _edge(picture: Picture, edge: Edge, on_rails: set[str]) -> str:
     look["dir"] = "back" if backwards != edge.back else None
     look["xlabel"] = quote(edge.note) if edge.note else None
     ends = (edge.target, edge.source) if backwards else (edge.source, edge.target)
+    look |= given
+    if line:
+        look["pos"] = f'"{_straight(line[::-1] if backwards else line, at_end=backwards == edge.back)}"'
     text = _attributes(look)
     return f'  "{ends[0]}" -> "{ends[1]}"' + (f" [{text}];" if text else ";")
+
+
+def _straight(line: Sequence[tuple[float, float]], at_end: bool) -> str:
+    """A straight line as a curve of DOT, with its arrow at the end or at the start."""
+    (x1, y1), (x2, y2) = line
+    length = max(math.hypot(x2 - x1, y2 - y1), 1e-9)
+    dx, dy = (5.5 / length * (x2 - x1), 5.5 / length * (y2 - y1))  # the arrowhead
+    tip = f"e,{x2:.2f},{y2:.2f}" if at_end else f"s,{x1:.2f},{y1:.2f}"
+    (x1, y1), (x2, y2) = ((x1, y1), (x2 - dx, y2 - dy)) if at_end else ((x1 + dx, y1 + dy), (x2, y2))
+    points = [(x1 + (x2 - x1) * k / 3, y1 + (y2 - y1) * k / 3) for k in range(4)]
+    return " ".join([tip, *(f"{x:.2f},{y:.2f}" for x, y in points)])
 
 
 # ---- Ranks --------------------------------------------------------------------------------------------------------------------

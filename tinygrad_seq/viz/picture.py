@@ -54,6 +54,7 @@ class Edge:
     look: dict[str, object] = field(default_factory=dict)
     label: str = ""
     bundle: list[Edge] = field(default_factory=list)
+    way: bool = False  # the first part of an edge that is drawn in two, past a box
 
 
 @dataclass
@@ -67,6 +68,20 @@ class State:
     first: Any = None  # the argument that stands for it in the first step
     towards: int = 1  # 1: from t - 1 to t; -1: a loop that runs backwards in time
     rails: dict[int, list[Node]] = field(default_factory=dict)
+
+
+@dataclass
+class Places:
+    """Where everything stands, in points, y upwards. nodes: centre, and width and height in inches; edges: curves as DOT spells them, and
+    where their labels are; columns: their corners, and where their labels are; lines: edges that are straight from one point to another.
+    """
+
+    nodes: dict[str, tuple[float, float, float, float]] = field(default_factory=dict)
+    edges: dict[int, tuple[str, str]] = field(default_factory=dict)
+    columns: dict[int, tuple[list[float], list[float]]] = field(default_factory=dict)
+    bb: list[float] = field(default_factory=list)
+    label: list[float] = field(default_factory=list)
+    lines: dict[int, list[tuple[float, float]]] = field(default_factory=dict)
 
 
 @dataclass
@@ -93,9 +108,9 @@ class Picture:
 
     def all_edges(self) -> list[Edge]:
         """Every argument of every op, whether it is drawn as an edge of its own, in a bundle, or hidden in a cell."""
-        drawn = [one for edge in self.edges for one in edge.bundle or [edge]]
+        drawn = [one for edge in self.edges if not edge.way for one in edge.bundle or [edge]]
         return drawn + [edge for box in self.boxes.values() for edge in box.held]
 
     def counts(self) -> Counter[str]:
         """How many boxes there are of each kind."""
-        return Counter(box.kind for box in self.boxes.values() if box.kind != "floor")
+        return Counter(box.kind for box in self.boxes.values() if box.kind not in ("floor", "pass"))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter
+import subprocess
 from pathlib import Path
 from typing import Any
 
-from ..errors import ArgumentError, MissingDependencyError, message
+from ..errors import ArgumentError, GraphError, MissingDependencyError, message
+from .dot import dot_text, placed_text
+from .picture import Picture
+from .stamp import placed
 
 FORMATS = ("svg", "png", "pdf")
 
@@ -15,16 +18,32 @@ FORMATS = ("svg", "png", "pdf")
 class Drawing:
     """A picture of a recorded graph: `.dot` its text, `.svg` rendered, `.save("loss.pdf")`. A notebook shows it by itself."""
 
-    def __init__(self, dot: str, counts: Counter[str], edges: int, steps: int):
-        self.dot = dot
-        self._counts, self._edges, self._steps = counts, edges, steps
+    def __init__(self, picture: Picture, steps: int):
+        self._picture, self._steps = picture, steps
+        self._counts, self._edges = picture.counts(), len(picture.edges)
+        self._source: tuple[str, str] | None = None  # what is rendered: a text, and the engine
+        self._dot: str | None = None
         self._svg: str | None = None
+
+    @property
+    def dot(self) -> str:
+        """The picture as DOT text, the same for the same graph."""
+        if self._dot is None:
+            self._dot = dot_text(self._picture)
+        return self._dot
+
+    def _render(self, kind: str) -> bytes:
+        """The picture in a format; a long one is laid out in part, see `stamp`."""
+        if self._source is None:
+            places = placed(self._picture, lambda short: render(dot_text(short, numbered=True), "json0").decode())
+            self._source = (self.dot, "dot") if places is None else (placed_text(self._picture, places), "nop2")
+        return render(self._source[0], kind, self._source[1])
 
     @property
     def svg(self) -> str:
         """The picture as SVG text."""
         if self._svg is None:
-            self._svg = render(self.dot, "svg").decode()
+            self._svg = self._render("svg").decode()
         return self._svg
 
     def save(self, path: str | Path) -> Path:
@@ -43,7 +62,7 @@ class Drawing:
             path.write_text(self.dot, encoding="utf-8", newline="\n")
             return path
         try:
-            data = self.svg.encode() if kind == "svg" else render(self.dot, kind)
+            data = self.svg.encode() if kind == "svg" else self._render(kind)
         except MissingDependencyError as cause:
             kept = path.with_suffix(".dot")
             kept.write_text(self.dot, encoding="utf-8", newline="\n")
@@ -69,10 +88,10 @@ class Drawing:
         return f"<Drawing of {sum(self._counts.values())} boxes ({shown}) and {self._edges} edges{steps}>"
 
 
-def render(dot: str, kind: str) -> bytes:
-    """The rendered picture, by the first renderer that is installed."""
+def render(dot: str, kind: str, engine: str = "dot") -> bytes:
+    """The rendered picture, by the first renderer that is installed. engine: dot lays out, nop2 draws what has its place."""
     for backend in (_by_program, _by_pygraphviz):
-        data = backend(dot, kind)
+        data = backend(dot, kind, engine)
         if data is not None:
             return data
     raise MissingDependencyError(
@@ -84,21 +103,20 @@ def render(dot: str, kind: str) -> bytes:
     )
 
 
-def _by_program(dot: str, kind: str) -> bytes | None:
-    if shutil.which("dot") is None:
+def _by_program(dot: str, kind: str, engine: str) -> bytes | None:
+    program = shutil.which("dot")
+    if program is None:
         return None
-    try:
-        import graphviz
-    except ImportError:
-        return None
-    data: bytes = graphviz.Source(dot).pipe(format=kind, quiet=True)
-    return data
+    done = subprocess.run([program, f"-K{engine}", f"-T{kind}"], input=dot.encode(), capture_output=True, check=False)
+    if done.returncode != 0:
+        raise GraphError(message("draw: Graphviz failed", got=done.stderr.decode(errors="replace").strip()[-500:]))
+    return done.stdout
 
 
-def _by_pygraphviz(dot: str, kind: str) -> bytes | None:
+def _by_pygraphviz(dot: str, kind: str, engine: str) -> bytes | None:
     try:
         import pygraphviz
     except ImportError:
         return None
-    data: bytes = pygraphviz.AGraph(string=dot).draw(format=kind, prog="dot")
+    data: bytes = pygraphviz.AGraph(string=dot).draw(format=kind, prog=engine)
     return data
