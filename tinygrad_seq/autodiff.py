@@ -19,7 +19,7 @@ from . import backend, errors, guards
 from .arrivals import Pending, arrive, settle, settled
 from .errors import GraphError, ShapeError, message
 from .frames import Frame, thread
-from .graph import MultiNode, Node, Output, Value, box, node_of, raw, require_recorded, toposort
+from .graph import MultiNode, Node, Note, Output, Value, box, node_of, raw, require_recorded, toposort
 from .primitives import Deferred
 
 Targets = dict[Node, dict[int, Any]]  # node -> output index -> the gradient found (None: it never arrived)
@@ -133,6 +133,8 @@ def sweep(
                 elif q not in grads:
                     grads[q] = c
                     heappush(heap, (-q.order, q))
+                    if prim.owns and whole is prim.backward:
+                        ours.add(q)
                 elif q in ours:
                     grads[q] += c
                 else:
@@ -183,8 +185,13 @@ def _notify(node: Node, g: Any, *, owned: bool, keep: bool, create_graph: bool) 
 
     Rules pass on the array that they got and the seed is the caller's, so hooks and `.grad` get arrays of their own.
     """
+    notes = node.notes or {}
+    if node.prim is None and type(g) is np.ndarray and not notes[0].hooks:  # a leaf, such as a parameter
+        if keep and notes[0].keep:
+            _keep(notes[0], g, node.shape, owned)
+        return g
     parts = list(g) if isinstance(g, tuple) else [g]
-    for index, note in (node.notes or {}).items():
+    for index, note in notes.items():
         part = parts[index]
         if part is None:
             continue
@@ -196,12 +203,17 @@ def _notify(node: Node, g: Any, *, owned: bool, keep: bool, create_graph: bool) 
                 part, owned = (_own(answer) if create_graph else answer._data.copy()), False
         parts[index] = part
         if keep and note.keep:
-            guards.check_shape(part, node.shape[index] if isinstance(g, tuple) else node.shape)
-            if note.grad is None:
-                note.grad = box(part, None) if owned else _own(part)
-            else:
-                note.grad = note.grad + part if isinstance(part, Value) else box(_array(note.grad._data + part), None)
+            _keep(note, part, node.shape[index] if isinstance(g, tuple) else node.shape, owned)
     return tuple(parts) if isinstance(g, tuple) else parts[0]
+
+
+def _keep(note: Note, g: Any, shape: tuple[int, ...], owned: bool) -> None:
+    """Add what arrived at a value to its `.grad`."""
+    guards.check_shape(g, shape)
+    if note.grad is None:
+        note.grad = box(g, None) if owned and (isinstance(g, Value) or g.flags.c_contiguous) else _own(g)
+    else:
+        note.grad = note.grad + g if isinstance(g, Value) else box(_array(note.grad._data + g), None)
 
 
 def _own(g: Any, bare: bool = False) -> Any:

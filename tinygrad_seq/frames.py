@@ -133,6 +133,8 @@ class Frame:
 class frame:
     """Record the body of a `with` block in a new frame of `owner`, at time `step` where it is one step of a loop."""
 
+    __slots__ = ("outer", "owner", "step")
+
     def __init__(self, owner: Any, step: int | None = None):
         self.owner, self.step = owner, step
 

@@ -35,7 +35,7 @@ class Value:
     @property
     def index(self) -> int:
         """Which output of its node this value is."""
-        return getattr(self, "_index", 0)
+        return self._index if type(self.node) is MultiNode else 0
 
     @property
     def name(self) -> str | None:

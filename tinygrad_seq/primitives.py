@@ -28,8 +28,8 @@ class Primitive:
     """What the tape knows of an op: how to run it, its derivative rules, and how its errors read."""
 
     __slots__ = (
-        "arrays", "backward", "call", "differentiable", "edge", "equation", "expects", "function", "multiple", "name", "names", "plans",
-        "raw_edge", "recorded", "rows", "saves",
+        "arrays", "backward", "call", "differentiable", "edge", "equation", "expects", "function", "multiple", "name", "names", "owns",
+        "plans", "raw_edge", "recorded", "rows", "saves",
     )  # fmt: skip
 
     def __init__(self, function: Callable[..., Any], differentiable: bool, multiple: bool, saves: bool, expects: str):
@@ -49,6 +49,7 @@ class Primitive:
         self.equation: Callable[..., Any] | None = None  # what a fused op equals
         self.edge: Callable[[Any, tuple[int, ...]], Any] | None = None  # fits a cotangent to its argument's shape,
         self.raw_edge: Callable[[Any, tuple[int, ...]], Any] | None = None  # a bare one
+        self.owns = False  # whether the arrays that `backward` returns are its own, held by nobody else
         self.plans: list[tuple[bool, int] | None] = [None] * 2 ** int(min(self.arrays, 8))  # see `plan`
 
     def plan(self, tracked: int) -> tuple[bool, int]:
@@ -143,8 +144,11 @@ def _general(prim: Primitive) -> Callable[..., Any]:
 def _unary(prim: Primitive) -> Callable[..., Any]:
     """`_general` for one array, without its loops."""
     run, plans, general, here = prim.function, prim.plans, _general(prim), thread
+    second = prim.names[1] if len(prim.names) > 1 else ""
 
     def call(a: Any = NOTHING, *others: Any, **params: Any) -> Any:
+        if others and second and len(others) == 1 and second not in params:  # a parameter given by position
+            params[second], others = others[0], ()
         if others or not isinstance(a, Value):
             return general(**params) if a is NOTHING else general(a, *others, **params)
         x, source = a._data, a.node
@@ -324,16 +328,17 @@ def defvjp(f: Callable[..., Any], *rows: Callable[..., Any] | None) -> None:
     prim.plans[:] = [None] * len(prim.plans)
 
 
-def backward_of(f: Callable[..., Any]) -> Callable[[F], F]:
+def backward_of(f: Callable[..., Any], *, owns: bool = False) -> Callable[[F], F]:
     """State the derivative of a primitive by one rule that returns all cotangents: for variadic ops and shared work.
 
     The rule is `(g, y, *args, **params) -> sequence of cotangents`; g is a tuple, None where nothing arrived, if the primitive has
-    several outputs; a primitive that saves passes `saved` after y.
+    several outputs; a primitive that saves passes `saved` after y. owns: all that the rule returns are new arrays, which the sweep may
+    keep without a copy.
     """
 
     def state(rule: F) -> F:
         prim: Primitive = f.primitive  # type: ignore[attr-defined]
-        prim.backward = rule
+        prim.backward, prim.owns = rule, owns
         prim.plans[:] = [None] * len(prim.plans)
         return rule
 

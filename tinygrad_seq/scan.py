@@ -91,11 +91,12 @@ class _Loop:
 
     def run(self, states: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...], Any]:
         """All states over time, the last ones, and what is collected."""
-        modes = thread.modes
-        if any(isinstance(a, Value) for a in (self.xs, *states, *self.weights)):  # then a step gets nothing else, compiled or not
+        modes, given = thread.modes, (self.xs, *states, *self.weights)
+        values = [a for a in given if isinstance(a, Value)]
+        if 0 < len(values) < len(given):  # then a step gets nothing else, compiled or not
             self.xs, *states = map(_as_value, (self.xs, *states))  # type: ignore[assignment]
             states, self.weights = tuple(states), [_as_value(w) for w in self.weights]
-        self.tracked = any(isinstance(a, Value) and a.node is not None for a in (self.xs, *states, *self.weights))
+        self.tracked = bool([a for a in values if a.node is not None])
         if modes.unfolded or modes.anomaly:
             self.reason = f"it stands inside tg.{'unfolded' if modes.unfolded else 'detect_anomaly'}(), where every step is run"
             return self.unfolded(states)
@@ -196,7 +197,7 @@ class _Loop:
         return each(lambda a: box(a._data, None) if isinstance(a, Value) else a, new)
 
     def _wanted(self, statics: Sequence[Any]) -> tuple[bool, ...]:
-        return tuple(isinstance(a, Value) and a.node is not None for a in (self.xs, *statics))
+        return tuple([isinstance(a, Value) and a.node is not None for a in (self.xs, *statics)])
 
     def compiled(self, found: Found, states: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...], Any]:
         """All at once, as one op."""
@@ -214,7 +215,7 @@ class _Loop:
             reverse=self.reverse,
             name=self.name,
             target=thread.modes.target,
-            records=thread.modes.record and (self.tracked or any(wanted)),
+            records=thread.modes.record and (self.tracked or True in wanted),
         )
         hs, last, collected = outs[0], outs[1 : 1 + n], iter(outs[1 + n :])
         return hs, tuple(last), each(lambda _: next(collected), found.form[-1]) if self.collect else None
@@ -275,7 +276,7 @@ def _scan(
     else:
         last, more, saved = _in_pieces(forward, xs, in_loop, states, statics, masks)
     hs = every[:T] if reverse else every[1:]
-    more = tuple(m[::-1] if reverse else m for m in more)
+    more = tuple([m[::-1] for m in more]) if reverse else more
     return (hs, *last, *more), (in_loop, saved, masks or [None] * T)
 
 
@@ -289,7 +290,7 @@ def _in_pieces(forward: Any, xs: Any, hs: Any, states: Any, statics: Any, masks:
     return states, [np.concatenate(parts) for parts in zip(*collected, strict=True)], None
 
 
-@backward_of(_scan)
+@backward_of(_scan, owns=True)
 def _(g: Any, y: Any, saved: Any, *arrays: Any, **params: Any) -> list[Any]:
     return _through_time(g, saved, *arrays, **params)
 
@@ -303,9 +304,9 @@ def _through_time(
     g_hs, g_last, g_more = g[0], g[1 : 1 + count], g[1 + count :]
     g_hs = np.broadcast_to(states[0].dtype.type(0), (len(xs), *states[0].shape)) if g_hs is None else g_hs
     g_last = [np.zeros(s.shape, s.dtype) if c is None else c for c, s in zip(g_last, states, strict=True)]
-    arrived = tuple(c is not None for c in g_more)
+    arrived = tuple([c is not None for c in g_more])
     loops = compiled.variant(wanted, arrived, target)
-    if any(arrived):  # what the usual loop kept may not be enough
+    if True in arrived:  # what the usual loop kept may not be enough
         *_, kept = loops.forward(xs, in_loop, states, statics, masks)
     if reverse:
         g_hs, g_more = g_hs[::-1], [None if c is None else c[::-1] for c in g_more]

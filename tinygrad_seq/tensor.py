@@ -145,11 +145,12 @@ class Tensor(Value):
     @property
     def grad(self) -> Tensor | None:
         """What `backward` has added up for it: of a leaf, or of any tensor after `retain_grad()`; None before."""
-        return None if self.node is None else self.node.notes_of(self.index).grad
+        node = self.node
+        return None if node is None or node.notes is None else node.notes_of(self.index).grad
 
     @grad.setter
     def grad(self, value: Any) -> None:
-        node = require_recorded(self, "grad")
+        node = self.node or require_recorded(self, "grad")
         if value is not None:
             value = value if isinstance(value, Tensor) else Tensor(value, self.dtype)
             autodiff.check_cotangent("grad", value, self._data)
@@ -427,7 +428,7 @@ def _read_only(array: Any) -> Any:
     """A view that cannot be written to. CuPy's arrays cannot be protected: theirs is a plain view."""
     view = array.view()
     if isinstance(view, np.ndarray):
-        view.flags.writeable = False
+        view.setflags(write=False)
     return view
 
 

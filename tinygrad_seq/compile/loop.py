@@ -59,21 +59,23 @@ class Compiled:
         """
         collected, target = collected or (False,) * self.collected, target or thread.modes.target
         key = (wanted, collected, target)
+        found = self.variants.get(key)
+        if found is not None:
+            return found
         if key in self.refused:
             raise Unfit(self.refused[key])
-        if key not in self.variants:
-            from .adjoint import derive  # the passes are imported when the first loop is compiled
-            from .plan import plan
+        from .adjoint import derive  # the passes are imported when the first loop is compiled
+        from .plan import plan
 
-            arrived = (True,) * len(self.states) + collected
-            states, statics = [_some(s) for s in self.states], [_some(s) for s in self.statics]
-            try:
-                planned = plan(derive(self.trace, _some(self.x), states, statics, arrived, wanted))
-            except tracing.Untraceable as why:
-                self.refused[key] = str(why)
-                raise Unfit(str(why)) from None
-            name_buffers(planned, self.letters, self.names)
-            self.variants[key] = emitted(planned, self.names, wanted, target)
+        arrived = (True,) * len(self.states) + collected
+        states, statics = [_some(s) for s in self.states], [_some(s) for s in self.statics]
+        try:
+            planned = plan(derive(self.trace, _some(self.x), states, statics, arrived, wanted))
+        except tracing.Untraceable as why:
+            self.refused[key] = str(why)
+            raise Unfit(str(why)) from None
+        name_buffers(planned, self.letters, self.names)
+        self.variants[key] = emitted(planned, self.names, wanted, target)
         return self.variants[key]
 
     @property

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..frames import Frame
-from ..graph import Value, raw
+from ..graph import Value
 from . import trace as tracing
 from .loop import Compiled, Found
 from .surroundings import Surroundings
@@ -38,10 +38,10 @@ def key_of(step: Callable[..., Any], x: Any, states: Sequence[Any], weights: Seq
     """A key that is equal for equal steps on arguments of one form (None: there is none), and whether the step is one of
     `nn.functional`, which depends on its arguments alone.
     """
-    arrays = tuple([_form(a) for a in (x, *states, *weights)])
+    arrays = tuple([_form(a._data if isinstance(a, Value) else a) for a in (x, *states, *weights)])
     key: Any
     function, settings = (step.func, tuple(step.keywords.items())) if isinstance(step, partial) and not step.args else (step, ())
-    if _is_known(function) and all(isinstance(value, (bool, int, float, str, type(None))) for _, value in settings):
+    if _is_known(function) and not [value for _, value in settings if not isinstance(value, (bool, int, float, str, type(None)))]:
         key, known = (function, settings, arrays, len(states), _alike(weights)), True
     else:
         around = Surroundings(step)
@@ -56,7 +56,6 @@ def key_of(step: Callable[..., Any], x: Any, states: Sequence[Any], weights: Seq
 
 
 def _form(a: Any) -> Any:
-    a = raw(a)
     return (a.shape, a.dtype) if type(a) is np.ndarray else (type(a), a.shape, a.dtype) if hasattr(a, "shape") else a
 
 
@@ -80,7 +79,7 @@ def _is_known(function: Any) -> bool:
 def _alike(values: Sequence[Any]) -> tuple[int, ...]:
     """Which of the values are one and the same: the trace takes the place of one for that of the other."""
     first: dict[int, int] = {}
-    return tuple(first.setdefault(id(v), i) for i, v in enumerate(values))
+    return tuple([first.setdefault(id(v), i) for i, v in enumerate(values)])
 
 
 def remembered(key: Any, weights: Sequence[Any]) -> Found | None:
@@ -90,16 +89,17 @@ def remembered(key: Any, weights: Sequence[Any]) -> Found | None:
         return None
     trace = entry.compiled.trace
     given = [weights[s] if type(s) is int else s() for s in entry.sources]
-    gone = any(g is None for g in given)
-    if any(entry.frames) and not gone:
+    gone = bool([g for g in given if g is None])
+    if not gone and any(entry.frames):
         owners = [[(o() if isinstance(o, weakref.ref) else o, t, k) for o, t, k in path] for path in entry.frames]
         gone = any(o is None for path in owners for o, *_ in path)
         trace = trace if gone else _in_frames(trace, owners)
     if gone:
         _steps.pop(key, None)
         return None
-    with suppress(KeyError):  # another thread may have dropped it just now
-        _steps.move_to_end(key)
+    if len(_steps) > MOST // 2:  # soon the eldest will be dropped
+        with suppress(KeyError):  # another thread may have dropped it just now
+            _steps.move_to_end(key)
     return Found(entry.compiled, tracing.compute_statics(trace, given), entry.form, trace)
 
 

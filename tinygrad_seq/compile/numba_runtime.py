@@ -35,14 +35,14 @@ def room_for(g: Any, back: int) -> Any:
 
 def put_back(g: Any, found: Any, back: int) -> None:
     """Copy what was found, if it was found elsewhere."""
-    if not np.shares_memory(g, found):
+    if found is not g and not np.shares_memory(g, found):
         g[...] = found[::-1] if back else found
 
 
 def rows_still(masks: Iterable[Any], T: int, B: int, back: int) -> Any:
     """(T, B): which rows stand still at which step, in the order of memory; (0, B) if none does."""
     rows = list(islice(masks, T))
-    if all(row is None for row in rows):
+    if {*map(type, rows)} == {type(None)}:
         return np.empty((0, B), bool)
     none = np.zeros(B, bool)
     still = np.stack([none if row is None else row for row in rows])
