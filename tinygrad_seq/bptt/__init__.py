@@ -3,24 +3,39 @@
 Readers of a recorded graph, after the fact: they touch no `.grad` and change no graph; a compiled time loop is opened into its steps.
 """
 
+from .jacobians import temporal_jacobians as temporal_jacobians
 from .ledger import Ledger as Ledger, Use as Use, copies as copies, ledger as ledger
+from .roads import Road as Road, Roads as Roads, four_roads as four_roads
 from .rules import Rule as Rule, rule as rule
+from .sweep import Break as Break, Move as Move, Sent as Sent, Sweep as Sweep, sweep as sweep
+from .spectra import GatedPath as GatedPath, TemporalJacobians as TemporalJacobians
 from .truncation import Bias as Bias, Cut as Cut, Truncation as Truncation, truncate as truncate
 from .uses import Term as Term, place_of as place_of, tape_of as tape_of, terms as terms, time_of as time_of
 
 __all__ = [
     "Bias",
+    "Break",
     "Cut",
+    "GatedPath",
     "Ledger",
+    "Move",
+    "Road",
+    "Roads",
     "Rule",
+    "TemporalJacobians",
+    "Sent",
+    "Sweep",
     "Term",
     "Truncation",
     "Use",
     "copies",
+    "four_roads",
     "ledger",
     "place_of",
     "rule",
+    "sweep",
     "tape_of",
+    "temporal_jacobians",
     "terms",
     "time_of",
     "truncate",
