@@ -63,7 +63,7 @@ def dot_text(picture: Picture, *, numbered: bool = False) -> str:
     lines += [_box(picture, box) for box in columns[None]]
     on_rails = {id for rail in picture.rails for id in rail}
     for number, edge in enumerate(picture.edges):
-        lines.append(_edge(picture, edge, on_rails, {"comment": number if numbered else None}))
+        lines.append(_edge(picture, edge, on_rails, {"comment": number} if numbered else {}))
     lines += _finer_ranks(picture) if early else _ranks(picture) + _finer_ranks(picture)
     return _graph(picture, "rankdir=BT newrank=true nodesep=0.16 ranksep=0.32", lines)
 
@@ -74,15 +74,24 @@ def placed_text(picture: Picture, places: Places) -> str:
     for column in picture.columns:
         bb, label = places.columns[column]
         given = {"bb": _point(bb), "lp": _point(label)}
-        lines += _cluster(picture, column, columns[column], given, [_placed(picture, box, places) for box in columns[column]])
-    lines += [_placed(picture, box, places) for box in columns[None]]
+        lines += _cluster(
+            picture,
+            column,
+            columns[column],
+            given,
+            [_placed(picture, box, places) for box in columns[column] if box.id in places.nodes],
+        )
+    lines += [_placed(picture, box, places) for box in columns[None] if box.id in places.nodes]
     for number, edge in enumerate(picture.edges):
         if number in places.edges:
             curve, label_at = places.edges[number]
-            lines.append(_edge(picture, edge, set(), {"pos": f'"{curve}"', "lp": f'"{label_at}"' if label_at else None}))
+            look = {"pos": f'"{curve}"', "lp": f'"{label_at}"' if label_at else None} | _noted(edge, _points(curve))
+            lines.append(_edge(picture, edge, set(), look))
         elif number in places.lines:
-            lines.append(_edge(picture, edge, set(), {}, places.lines[number]))
-    heading = f'bb="{_point(places.bb)}"' + (f' lp="{_point(places.label)}"' if places.label else "")
+            at, line = places.labels.get(number), places.lines[number]
+            at_label: dict[str, object] = {"lp": quote(_point(at))} if at else {"label": None}
+            lines.append(_edge(picture, edge, set(), at_label | _noted(edge, line), line))
+    heading = f'layout=nop2 bb="{_point(places.bb)}"' + (f' lp="{_point(places.label)}"' if places.label else "")
     return _graph(picture, heading, lines)
 
 
@@ -178,7 +187,7 @@ def _cluster(
 
 def _placed(picture: Picture, box: Box, places: Places) -> str:
     x, y, width, height = places.nodes[box.id]
-    return _box(picture, box).removesuffix("];") + f' pos="{x:.2f},{y:.2f}" width={width:.4f} height={height:.4f}];'
+    return _box(picture, box).removesuffix("];") + f' pos="{x:.2f},{y:.2f}" width={width:.4f} height={height:.4f} fixedsize=true];'
 
 
 def _box(picture: Picture, box: Box) -> str:
@@ -251,7 +260,7 @@ def _edge(
         backwards, look = True, {"minlen": 3}
     look |= edge.look
     look["dir"] = "back" if backwards != edge.back else None
-    look["xlabel"] = quote(edge.note) if edge.note else None
+    look["xlabel"] = quote(edge.note) if edge.note and not given else None
     ends = (edge.target, edge.source) if backwards else (edge.source, edge.target)
     look |= given
     if line:
@@ -260,8 +269,37 @@ def _edge(
     return f'  "{ends[0]}" -> "{ends[1]}"' + (f" [{text}];" if text else ";")
 
 
+def _noted(edge: Edge, curve: Sequence[tuple[float, float]]) -> dict[str, object]:
+    """The word beside an edge, on its middle, in a gap of the line."""
+    if not edge.note:
+        return {}
+    gap = '<TABLE BORDER="0" CELLSPACING="0" CELLPADDING="0"><TR><TD BGCOLOR="#f8fafd">'
+    label = f'<{gap}<FONT POINT-SIZE="11">{markup(edge.note)}</FONT></TD></TR></TABLE>>'
+    return {"label": label, "lp": f'"{_point(_middle(curve))}"'}
+
+
+def _points(curve: str) -> list[tuple[float, float]]:
+    """The points of a curve as DOT spells it."""
+    numbers = [p.split(",") for p in curve.split(";")[0].split(" ") if p[:1] not in ("e", "s")]
+    return [(float(x), float(y)) for x, y in numbers]
+
+
+def _middle(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The point in the middle of a spline, or of a line."""
+    pieces = (len(points) - 1) // 3
+    if pieces == 0:
+        (ax, ay), (dx, dy) = points[0], points[-1]
+        return (ax + dx) / 2, (ay + dy) / 2
+    if pieces % 2 == 0:
+        return points[pieces // 2 * 3]
+    (ax, ay), (bx, by), (cx, cy), (dx, dy) = points[pieces // 2 * 3 : pieces // 2 * 3 + 4]
+    return (ax + 3 * bx + 3 * cx + dx) / 8, (ay + 3 * by + 3 * cy + dy) / 8
+
+
 def _straight(line: Sequence[tuple[float, float]], at_end: bool) -> str:
     """A straight line as a curve of DOT, with its arrow at the end or at the start."""
+    if len(line) > 2:
+        return _bent(line, at_end)
     (x1, y1), (x2, y2) = line
     length = max(math.hypot(x2 - x1, y2 - y1), 1e-9)
     dx, dy = (5.5 / length * (x2 - x1), 5.5 / length * (y2 - y1))  # the arrowhead
@@ -269,6 +307,16 @@ def _straight(line: Sequence[tuple[float, float]], at_end: bool) -> str:
     (x1, y1), (x2, y2) = ((x1, y1), (x2 - dx, y2 - dy)) if at_end else ((x1 + dx, y1 + dy), (x2, y2))
     points = [(x1 + (x2 - x1) * k / 3, y1 + (y2 - y1) * k / 3) for k in range(4)]
     return " ".join([tip, *(f"{x:.2f},{y:.2f}" for x, y in points)])
+
+
+def _bent(line: Sequence[tuple[float, float]], at_end: bool) -> str:
+    """The points of a Bézier spline as a curve of DOT, shortened by its arrow."""
+    points = list(line) if at_end else list(line)[::-1]
+    (x1, y1), (x2, y2) = points[-2:]
+    length = max(math.hypot(x2 - x1, y2 - y1), 1e-9)
+    points[-1] = x2 - 5.5 / length * (x2 - x1), y2 - 5.5 / length * (y2 - y1)
+    tip = f"{'e' if at_end else 's'},{x2:.2f},{y2:.2f}"
+    return " ".join([tip, *(f"{x:.2f},{y:.2f}" for x, y in (points if at_end else points[::-1]))])
 
 
 # ---- Ranks --------------------------------------------------------------------------------------------------------------------

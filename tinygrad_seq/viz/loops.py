@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import Any
 
-from ..graph import Node, Output, Value, node_of, toposort
+from ..frames import Frame
+from ..graph import Node, Output, Value, node_of, raw, toposort
 from . import names
 from .picture import State, Use
 from .times import times_of
@@ -49,6 +50,8 @@ class Loops:
         _name_states(self.states)
         self._initial_states()
         self.sequence: dict[Any, str] = {}
+        self.same: dict[Any, Any] = {}  # of sequences with the same numbers: the entry of one for that of the other
+        self.numbers: dict[Any, Any] = {}
         self._sequences()
 
     # ---- What is drawn ---------------------------------------------------------------------------------------------------------
@@ -97,13 +100,15 @@ class Loops:
         return last
 
     def _roles(self) -> dict[Node, Any]:
-        """What an op is within its step: the k-th of its kind. The same role in another step is the same op of the loop."""
+        """What an op is within its step: the k-th of its kind in its scope. The same role in another step is the same op of the loop."""
         counts: Counter[Any] = Counter()
+        places: dict[Frame | None, tuple[str, ...]] = {}
         roles = {}
         for node in self.ops:
             if node in self.times and node.prim is not None:
-                kind = self.times[node], node.prim.name
-                roles[node] = (node.prim.name, counts[kind])
+                place = places.setdefault(node.frame, _place(node.frame))
+                kind = self.times[node], place, node.prim.name
+                roles[node] = place, node.prim.name, counts[kind]
                 counts[kind] += 1
         return roles
 
@@ -111,23 +116,42 @@ class Loops:
 
     def _states(self) -> list[State]:
         """The values that steps hand on: arguments made one step earlier."""
-        by_role: dict[Any, State] = {}
+        handed_on: list[tuple[Use, Node, Any, Any]] = []  # the use, what made it, and what the two are within their steps
+        groups = _Groups()
         for node in self.ops:
             for position, arg in enumerate(self.args[node]):
                 source = node_of(arg)
                 towards = self.times[node] - self.times[source] if source in self.times and node in self.times else 0
                 if source in self.roles and abs(towards) == 1:
-                    role = self.roles[source], (towards, arg.index if isinstance(arg, Output) else 0)
-                    state = by_role.setdefault(role, State({}, [], towards=towards))
-                    state.uses.append((node, position))
-                    self.state_of[node, position] = state
-        made_by: dict[Any, list[State]] = defaultdict(list)
-        for (role, _), state in by_role.items():
-            made_by[role].append(state)
-        for node in self.ops:
-            for state in made_by[self.roles[node]] if node in self.roles else ():
-                state.producers[self.times[node]] = node
-        return sorted(by_role.values(), key=lambda s: self.index[s.uses[0][0]])
+                    made = self.roles[source], arg.index if isinstance(arg, Output) else 0, towards
+                    taken = self.roles[node], position, towards, ""
+                    groups.join(made, taken)
+                    handed_on.append(((node, position), source, made, taken))
+        states: dict[Any, State] = {}
+        roles: dict[Any, set[Any]] = defaultdict(set)
+        for use, source, made, _ in handed_on:
+            group = groups.of(made)
+            state = states.setdefault(group, State({}, [], towards=made[-1]))
+            state.uses.append(use)
+            self.state_of[use] = state
+            state.producers[self.times[source]] = source
+            roles[group].add(made[0])
+        made_at: dict[Any, Node] = {(self.roles[node], self.times[node]): node for node in self.roles}
+        for group, state in states.items():
+            self._last_producer(state, roles[group], made_at)
+            state.producers = dict(sorted(state.producers.items()))
+        return sorted(states.values(), key=lambda s: self.index[s.uses[0][0]])
+
+    def _last_producer(self, state: State, roles: set[Any], made_at: dict[Any, Node]) -> None:
+        """What makes the state in the last step, from which nobody takes it: the same op as before, or what corrects it afterwards."""
+        before = max(state.producers) if state.towards > 0 else min(state.producers)
+        end = before + state.towards
+        candidates = [self.roles[state.producers[before]], *sorted(roles, key=str)]
+        last = next((made_at[role, end] for role in candidates if (role, end) in made_at), None)
+        if last is not None:
+            kept = (user for user, _ in self.users[last] if user.prim is not None and user.prim.name == "where")
+            takes = {node for node, _ in state.uses}
+            state.producers[end] = next((user for user in kept if user in takes and self.times.get(user) == end), last)
 
     def _classify(self, state: State) -> None:
         consumers = {node for node, _ in state.uses}
@@ -192,31 +216,69 @@ class Loops:
                 if (node, position) not in self.state_of:
                     key = self.sequence_key(arg)
                     if key is not None:
+                        if node_of(arg) is None and getattr(arg, "size", 1 << 20) <= 4096:
+                            self.numbers.setdefault(key, raw(arg))
                         sequences[self.roles[node], position][self.times[node]] = key
         base: dict[Any, str] = {}
-        for elements in sequences.values():
+        alike: dict[Any, dict[int, Any]] = {}
+        for elements in (dict(sorted(elements.items())) for elements in sequences.values()):
             if len(set(elements.values())) < 2:
                 continue
-            known = next((self.sequence[key] for key in elements.values() if key in self.sequence), None)
+            numbers = tuple(self._numbers(key) for key in elements.values())
+            twin = alike.setdefault(numbers, elements) if None not in numbers else elements
+            if twin is not elements and list(twin) == list(elements):
+                self.same |= {key: twin[time] for time, key in elements.items()}
+            known = next((self.sequence[key] for key in (*elements.values(), *twin.values()) if key in self.sequence), None)
             owner = next(iter(elements.values()))[0]  # of constants the first, whose name stands for all
+            if known is None and all(key[3] for key in elements.values()):
+                known = "m"  # which rows there are
             if known is None:
                 known = base.get(owner) or names.singular(self.names.given(owner)) or "x" + "′" * sum(not b for b in base.values())
                 base.setdefault(owner, "" if known[0] == "x" else known)
             for key in elements.values():
                 self.sequence.setdefault(key, known)
 
+    def _numbers(self, key: Any) -> bytes | None:
+        """What is in a small constant."""
+        array = self.numbers.get(key)
+        return bytes(array.tobytes()) if array is not None and hasattr(array, "tobytes") else None
+
     def sequence_key(self, arg: Any) -> Any:
         """What tells one element of a sequence from another; None for what is no data."""
         view = self.views.get(node_of(arg)) if node_of(arg) is not None else None  # type: ignore[arg-type]
         if view is not None:
             return (
-                (view.leaf, view.text, arg.index if isinstance(arg, Output) else 0)
+                (view.leaf, view.text, arg.index if isinstance(arg, Output) else 0, False)
                 if view.element or isinstance(arg, Output)
                 else None
             )
         if node_of(arg) is None and getattr(arg, "shape", None) is not None and names.value_of_constant(arg) is None:
-            return names.identity(arg), "", 0
+            return names.identity(arg), "", 0, str(getattr(arg, "dtype", "")) == "bool"
         return None
+
+
+class _Groups:
+    """Things that are joined, each group known by one of them."""
+
+    def __init__(self) -> None:
+        self.parent: dict[Any, Any] = {}
+
+    def of(self, thing: Any) -> Any:
+        """The one by which the group of a thing is known."""
+        self.parent.setdefault(thing, thing)
+        while self.parent[thing] != thing:
+            self.parent[thing] = thing = self.parent[self.parent[thing]]
+        return thing
+
+    def join(self, one: Any, other: Any) -> None:
+        """Put the groups of two things together."""
+        self.parent[self.of(other)] = self.of(one)
+
+
+def _place(frame: Frame | None) -> tuple[str, ...]:
+    """The modules and loops around an op, by what they are called."""
+    path = [] if frame is None else frame.path()
+    return tuple(f.owner if isinstance(f.owner, str) else type(f.owner).__name__ for f in path if f.owner is not None)
 
 
 def _unstacked(arg: Any) -> Any:
@@ -226,12 +288,20 @@ def _unstacked(arg: Any) -> Any:
         if node is None or node.prim is None or node.prim.name not in ("getitem", "unstack"):
             return arg
         source = node_of(node.args[0])
+        if source is not None and _is_one_row(source) and node.params.get("key") == 0:
+            arg = source.args[0]
+            continue
         if source is None or source.prim is None or source.prim.name != "stack" or source.params.get("axis", 0) != 0:
             return arg
         at = node.params.get("key") if node.prim.name == "getitem" else arg.index if node.params.get("axis", 0) == 0 else None
         if type(at) is not int or not -len(source.args) <= at < len(source.args):
             return arg
         arg = source.args[at]
+
+
+def _is_one_row(node: Node) -> bool:
+    """Whether an op only puts an axis of length 1 in front, as the last state of a single layer has one."""
+    return node.prim is not None and node.prim.name == "expand_dims" and node.params.get("axis") == 0
 
 
 def _views(tape: list[Node], outputs: set[Node]) -> dict[Node, names.View]:

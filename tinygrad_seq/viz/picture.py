@@ -54,7 +54,7 @@ class Edge:
     look: dict[str, object] = field(default_factory=dict)
     label: str = ""
     bundle: list[Edge] = field(default_factory=list)
-    way: bool = False  # the first part of an edge that is drawn in two, past a box
+    way: bool = False  # stands for edges that a box holds: those of attention, which are as wide as their weight
 
 
 @dataclass
@@ -73,7 +73,8 @@ class State:
 @dataclass
 class Places:
     """Where everything stands, in points, y upwards. nodes: centre, and width and height in inches; edges: curves as DOT spells them, and
-    where their labels are; columns: their corners, and where their labels are; lines: edges that are straight from one point to another.
+    where their labels are; columns: their corners, and where their labels are; lines: edges that are straight from one point to another,
+    or the points of a Bézier spline; labels: where the labels of lines are.
     """
 
     nodes: dict[str, tuple[float, float, float, float]] = field(default_factory=dict)
@@ -82,6 +83,7 @@ class Places:
     bb: list[float] = field(default_factory=list)
     label: list[float] = field(default_factory=list)
     lines: dict[int, list[tuple[float, float]]] = field(default_factory=dict)
+    labels: dict[int, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass
@@ -113,4 +115,4 @@ class Picture:
 
     def counts(self) -> Counter[str]:
         """How many boxes there are of each kind."""
-        return Counter(box.kind for box in self.boxes.values() if box.kind not in ("floor", "pass"))
+        return Counter(box.kind for box in self.boxes.values() if box.kind not in ("floor", "memory"))

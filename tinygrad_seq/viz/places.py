@@ -13,13 +13,14 @@ def place(picture: Picture) -> None:
     level = _raised(picture, _spines(picture))
     _rails(picture)
     heights = _rows(picture, level)
+    picture.rails += picture.lanes
     _beside(picture, {id for id in picture.boxes if level.get(id, 0) + 1 in heights})
 
 
 def _inside(picture: Picture) -> list[Edge]:
     """The edges between ops of one column, or outside all of them."""
     boxes = picture.boxes
-    ops = [e for e in picture.edges if e.kind == "plain" and boxes[e.source].kind in OPS and boxes[e.target].kind in OPS]
+    ops = [e for e in picture.edges if e.kind in ("plain", "out") and boxes[e.source].kind in OPS and boxes[e.target].kind in OPS]
     return [e for e in ops if boxes[e.source].column == boxes[e.target].column]
 
 
@@ -33,7 +34,7 @@ def _spines(picture: Picture) -> dict[str, int]:
             level[edge.target], longest[edge.target] = height, edge
     after: dict[str, list[Edge]] = defaultdict(list)
     for edge in picture.edges:
-        if edge.kind == "plain" and picture.boxes[edge.target].column is None and picture.boxes[edge.source].kind in OPS:
+        if edge.kind in ("plain", "out") and picture.boxes[edge.target].column is None and picture.boxes[edge.source].kind in OPS:
             after[edge.target].append(edge)
     longest |= {id: edges[0] for id, edges in after.items() if len(edges) == 1}  # what follows one step stands above it
     for edge in longest.values():
@@ -83,6 +84,7 @@ def _rows(picture: Picture, level: dict[str, int]) -> set[int]:
     for edge in picture.edges:
         if edge.kind == "state" and boxes[edge.target].kind in OPS:
             entered[edge.family].append(edge.target)
+    in_lanes = {id for lane in picture.lanes for id in lane}
     height: dict[int, int] = {}
     for number, state in enumerate(picture.states):
         if state.kind == "h":
@@ -97,7 +99,7 @@ def _rows(picture: Picture, level: dict[str, int]) -> set[int]:
             rows[0][column] |= dict.fromkeys(ids)
     for number, h in height.items():
         for id in (f"s{number}_first", f"s{number}_more", *(f"s{number}_t{t}" for t in picture.states[number].producers)):
-            column = boxes[id].column if id in boxes else None
+            column = boxes[id].column if id in boxes and id not in in_lanes else None
             if column is not None:
                 row = rows[h][column]
                 rows[h][column] = row | {id: None} if picture.states[number].towards > 0 else {id: None} | row

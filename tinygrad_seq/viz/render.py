@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import ArgumentError, GraphError, MissingDependencyError, message
 from .dot import dot_text, placed_text
+from .grid import fits, grid
 from .picture import Picture
 from .stamp import placed
 
@@ -29,12 +30,15 @@ class Drawing:
     def dot(self) -> str:
         """The picture as DOT text, the same for the same graph."""
         if self._dot is None:
-            self._dot = dot_text(self._picture)
+            self._dot = placed_text(self._picture, grid(self._picture)) if fits(self._picture) else dot_text(self._picture)
         return self._dot
 
     def _render(self, kind: str) -> bytes:
         """The picture in a format; a long one is laid out in part, see `stamp`."""
         if self._source is None:
+            if fits(self._picture):
+                self._source = self.dot, "nop2"
+                return render(self.dot, kind, "nop2")
             places = placed(self._picture, lambda short: render(dot_text(short, numbered=True), "json0").decode())
             self._source = (self.dot, "dot") if places is None else (placed_text(self._picture, places), "nop2")
         return render(self._source[0], kind, self._source[1])

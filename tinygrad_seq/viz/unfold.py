@@ -12,15 +12,18 @@ from typing import Any
 
 from ..graph import Node, Output, Value, node_of
 from . import names
+from .cards import dressed
+from .cells import collapse as replaced
 from .loops import Loops
-from .picture import Box, Edge, Picture, State, Use
+from .picture import OPS, Box, Edge, Picture, State, Use
 from .places import place
+from .scopes import Cell, Scopes
 
 HEAD, TAIL, LONG = 3, 2, 12  # a loop longer than LONG shows its first and last steps
 
 
-def read(outputs: Iterable[Value], *, full: bool = False) -> Picture:
-    """The picture of everything that the outputs were computed from."""
+def read(outputs: Iterable[Value], *, full: bool = False, cells: bool = False, collapse: Any = (), open: Any = ()) -> Picture:
+    """The picture of everything that the outputs were computed from. cells, collapse, open: which scopes are one box, see `Scopes`."""
     loops = Loops(list(outputs))
     steps, hidden = loops.steps, range(0)
     if not full and len(steps) > LONG:
@@ -28,8 +31,22 @@ def read(outputs: Iterable[Value], *, full: bool = False) -> Picture:
         steps = [*steps[: HEAD + 1], *steps[-TAIL:]]
     picture = Picture(columns=sorted({*steps, *loops.initial}), initial=loops.initial, hidden=hidden, states=loops.states)
     _Unfolding(loops, picture).draw()
+    if cells or collapse or open:
+        picture = grouped(picture, Scopes(loops, cells=cells, collapse=collapse, open=open))
     place(picture)
     return picture
+
+
+def grouped(picture: Picture, scopes: Scopes) -> Picture:
+    """The picture in which the ops of one scope are one box."""
+    numbers: dict[Cell, str] = {}
+    groups: dict[str, tuple[str, str]] = {}
+    for box in picture.boxes.values():
+        cell = scopes.cell_of.get(box.tape) if box.kind in OPS and box.tape is not None else None
+        if cell is not None:
+            id = numbers.setdefault(cell, f"cell{len(numbers)}")
+            groups[box.id] = id, scopes.label(cell.frame)
+    return dressed(replaced(picture, groups))
 
 
 class _Unfolding:
@@ -146,7 +163,9 @@ class _Unfolding:
         else:
             box.label = loops.names.of(arg)
         if time is not None and key is not None and key in loops.sequence:
-            box.kind, box.label, once = "input", loops.sequence[key] + names.below(time), (key, time)
+            box.label = loops.sequence[key] + names.below(time)
+            if not key[3]:  # a mask is a copy of its own beside its use
+                box.kind, once = "input", (loops.same.get(key, key), time)
         if not self._shown(node):
             if box.kind == "weight":
                 self.picture.unseen.setdefault((box.label, box.family), []).append(use)

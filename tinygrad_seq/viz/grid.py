@@ -1,0 +1,409 @@
+"""Pictures of cells laid out as a grid: a column for every step, a row for every layer and direction, all columns alike.
+
+    row 3            C₁         C₂               a row is as high as it must be for every arrow inside a column to point upwards;
+    row 2     →   LSTM ₂  →  LSTM ₂              what hands its state on from step to step shares one row
+    row 1     →   LSTM ₁  →  LSTM ₁
+    row 0            x₁         x₂               arrows that pass a box keep to its side; those of attention, to the gap between two rows
+
+All sizes are this file's own, so every place is known before anything is rendered.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from itertools import pairwise
+
+from .cards import size_of, text_width
+from .picture import LEAVES, Box, Edge, Picture, Places
+
+Point = tuple[float, float]
+
+ROW_GAP, ATTENTION_GAP, COLUMN_GAP, INSIDE, BESIDE, FOOT = 32.0, 92.0, 12.0, 12.0, 16.0, 27.0
+ASIDE = 14.0  # how far two cells that nothing connects stand from the middle of their column, to let arrows pass
+UNSEEN = frozenset({"memory", "floor"})
+
+
+def fits(picture: Picture) -> bool:
+    """Whether a picture is one of cells: no loop is drawn open."""
+    return bool(picture.lanes) and not any(edge.kind in ("carry", "state", "rail") for edge in picture.edges)
+
+
+def grid(picture: Picture) -> Places:
+    """The place of everything."""
+    return _Grid(picture).places
+
+
+class _Grid:
+    def __init__(self, picture: Picture):
+        self.picture = picture
+        self.boxes = {id: box for id, box in picture.boxes.items() if box.kind not in UNSEEN}
+        self.edges = [(n, e) for n, e in enumerate(picture.edges) if e.source in self.boxes and e.target in self.boxes]
+        self.size = {id: size_of(box) for id, box in self.boxes.items()}
+        self.beside = self._leaves()
+        self.row = self._rows()
+        self.x = dict.fromkeys(self.boxes, 0.0)  # within the column
+        self.channels: dict[int, float] = {}  # the edges that pass a box -> where
+        for column in [*picture.columns]:
+            self._arrange([id for id, box in self.boxes.items() if box.column == column])
+        self.places = Places()
+        self._set_columns()
+        self._set_rows()
+        self._set_nodes()
+        for number, edge in self.edges:
+            self.places.lines[number] = line = self._line(number, edge)
+            if edge.look.get("label"):
+                self._set_label(number, edge, line)
+
+    # ---- Rows ----------------------------------------------------------------------------------------------------------------------
+
+    def _leaves(self) -> dict[str, str]:
+        """Weights and constants that one op alone reads stand beside it."""
+        readers: dict[str, list[str]] = defaultdict(list)
+        for _, edge in self.edges:
+            readers[edge.source].append(edge.target)
+        return {
+            id: readers[id][0]
+            for id, box in self.boxes.items()
+            if box.kind in LEAVES - {"input"} and len(set(readers[id])) == 1 and self.boxes[readers[id][0]].kind != "cell"
+        }
+
+    def _upwards(self) -> list[tuple[str, str]]:
+        """What stands above what: arrows within a column, or from and to what stands outside of all."""
+        pairs = []
+        for _, edge in self.edges:
+            a, b = self.boxes[edge.source], self.boxes[edge.target]
+            near = a.column == b.column or a.column is None or b.column is None
+            if edge.kind == "attend" or (near and edge.kind not in ("lane", "sum")):
+                pairs.append((a.id, b.id))
+        return pairs + self.picture.above
+
+    def _rows(self) -> dict[str, int]:
+        unit = {id: id for id in self.boxes}
+        lines = [*self.picture.lanes, *_joined((e.source, e.target) for _, e in self.edges if e.kind == "sum")]
+        for number, ids in enumerate(lines):
+            unit |= dict.fromkeys((id for id in ids if id in unit), f"row {number}")
+        after: dict[str, set[str]] = defaultdict(set)
+        before: dict[str, set[str]] = defaultdict(set)
+        for a, b in self._upwards():
+            if unit[a] != unit[b] and a not in self.beside:
+                after[unit[a]].add(unit[b])
+                before[unit[b]].add(unit[a])
+        height = _longest(list(dict.fromkeys(unit.values())), before, after)
+        row = {id: height[unit[id]] for id in self.boxes}
+        rails: dict[int | None, set[int]] = defaultdict(set)
+        for id in (id for ids in lines for id in ids if id in row):
+            rails[self.boxes[id].column].add(row[id])
+        for id, box in self.boxes.items():  # what is read from the outside stands as high as it can
+            if not before[unit[id]] and after[unit[id]] and unit[id] == id and box.kind in LEAVES:
+                row[id] = min(height[u] for u in after[id]) - 1
+                while row[id] in rails[box.column] and row[id] > 0:
+                    row[id] -= 1
+        row |= {id: row[op] for id, op in self.beside.items()}
+        return self._outside(row)
+
+    def _outside(self, row: dict[str, int]) -> dict[str, int]:
+        """What stands outside of the columns is above those that it reads, or below all of them."""
+        sources: dict[str, list[str]] = defaultdict(list)
+        for _, edge in self.edges:
+            sources[edge.target].append(edge.source)
+        top: dict[int | None, int] = defaultdict(int)
+        for id, box in self.boxes.items():
+            top[box.column] = max(top[box.column], row[id])
+        low = 0
+        for id, box in self.boxes.items():
+            if box.column is None and id not in self.beside:
+                reads = [self.boxes[s] for s in sources[id] if s not in self.beside]
+                if not reads and box.kind not in LEAVES and id in self.picture.below:
+                    low -= 1
+                    row[id] = low
+                for one in reads:
+                    row[id] = max(row[id], 1 + (row[one.id] if one.column is None else top[one.column]))
+        row |= {id: row[op] for id, op in self.beside.items()}
+        return row
+
+    # ---- Columns -------------------------------------------------------------------------------------------------------------------
+
+    def _arrange(self, ids: list[str]) -> None:
+        """Where the boxes of one column stand, from its middle, and at which side arrows pass them."""
+        inside = [(n, e) for n, e in self.edges if e.source in ids and e.target in ids]
+        rows: dict[int, list[str]] = defaultdict(list)
+        for id in ids:
+            if id not in self.beside:
+                rows[self.row[id]].append(id)
+        connected = {(e.source, e.target) for _, e in inside}
+        fixed: dict[str, float] = {}
+        for low, high in self.picture.above:
+            if low in ids and not _reaches(connected, low, high):
+                fixed |= {low: -ASIDE, high: ASIDE}
+        lanes = {id for lane in self.picture.lanes for id in lane}
+        for height in sorted(rows):
+            for id in rows[height]:
+                sources = [e.source for _, e in inside if e.target == id and e.source not in self.beside]
+                near = max((self.row[s] for s in sources), default=0)
+                nearest = [self.x[s] for s in sources if self.row[s] == near]
+                self.x[id] = fixed.get(id, 0.0 if id in lanes or not nearest else sum(nearest) / len(nearest))
+            self._spread(rows[height])
+        for height in sorted(rows, reverse=True):  # what only gives stands below what takes it
+            for id in rows[height]:
+                if not any(e.target == id for _, e in inside) and id not in lanes:
+                    takers = [self.x[e.target] for _, e in inside if e.source == id]
+                    self.x[id] = sum(takers) / len(takers) if takers else 0.0
+            self._spread(rows[height])
+        for leaf, op in self.beside.items():
+            if op in ids:
+                others = [id for id in self.beside if self.beside[id] == op]
+                k = others.index(leaf)
+                left = self.x[op] - self.size[op][0] / 2
+                self.x[leaf] = left - BESIDE - sum(self.size[o][0] + BESIDE for o in others[:k]) - self.size[leaf][0] / 2
+        for number, edge in inside:
+            self._pass(number, edge, ids)
+
+    def _spread(self, ids: list[str]) -> None:
+        """Boxes of one row side by side, as near to where they want to be as they can."""
+        ids = sorted(ids, key=lambda id: self.x[id])
+        if len(ids) < 2:
+            return
+        wanted = sum(self.x[id] for id in ids) / len(ids)
+        for a, b in pairwise(ids):
+            self.x[b] = max(self.x[b], self.x[a] + (self.size[a][0] + self.size[b][0]) / 2 + BESIDE)
+        off = sum(self.x[id] for id in ids) / len(ids) - wanted
+        for id in ids:
+            self.x[id] -= off
+
+    def _pass(self, number: int, edge: Edge, ids: list[str]) -> None:
+        """Lead an arrow past the boxes between its ends, at the side that is nearer."""
+        low, high = self.row[edge.source], self.row[edge.target]
+        between = [id for id in ids if low < self.row[id] < high]
+        x1, x2 = self.x[edge.source], self.x[edge.target]
+        a, b = min(x1, x2) - 4, max(x1, x2) + 4
+        blocking = [id for id in between if self.x[id] - self.size[id][0] / 2 < b and self.x[id] + self.size[id][0] / 2 > a]
+        if blocking:
+            left = min(self.x[id] - self.size[id][0] / 2 for id in between) - 9
+            right = max(self.x[id] + self.size[id][0] / 2 for id in between) + 9
+            taken = sum(1 for n in self.channels if self.picture.edges[n].target in ids)
+            middle = (x1 + x2) / 2
+            side = left if middle - left <= right - middle - 1e-6 else right
+            if edge.target in {h for _, h in self.picture.above} and abs(x1) < 1e-6:
+                side = right
+            self.channels[number] = side + (-3 if side == left else 3) * (taken % 2)
+
+    # ---- Places --------------------------------------------------------------------------------------------------------------------
+
+    def _set_columns(self) -> None:
+        """Columns from left to right."""
+        self.middle: dict[int | None, float] = {}
+        self.edge_of: dict[int, tuple[float, float]] = {}
+        x = 0.0
+        for column in self.picture.columns:
+            ids = [id for id, box in self.boxes.items() if box.column == column]
+            ends = [self.x[id] + s * self.size[id][0] / 2 for id in ids for s in (-1, 1)]
+            ends += [c for n, c in self.channels.items() if self.boxes[self.picture.edges[n].target].column == column]
+            least = 22.0 if column not in self.picture.hidden else 46.0
+            left, right = min([-least, *ends]) - INSIDE, max([least, *ends]) + INSIDE
+            self.middle[column] = x - left
+            self.edge_of[column] = x, x + right - left
+            x += right - left + COLUMN_GAP
+        self.width = x - COLUMN_GAP
+
+    def _set_rows(self) -> None:
+        tall: dict[int, float] = defaultdict(float)
+        for id in self.boxes:
+            tall[self.row[id]] = max(tall[self.row[id]], self.size[id][1])
+        attended = {min(self.row[e.source], self.row[e.target]) for _, e in self.edges if e.kind == "attend"}
+        self.y: dict[int, float] = {}
+        self.tall = tall
+        y = 0.0
+        for row in sorted(tall):
+            y += tall[row] / 2
+            self.y[row] = y
+            y += tall[row] / 2 + (ATTENTION_GAP if row in attended else ROW_GAP + (FOOT if row == -1 else 0))
+        self.height = y - ROW_GAP
+
+    def _set_nodes(self) -> None:
+        places, picture = self.places, self.picture
+        for id, box in self.boxes.items():
+            if box.column is not None:
+                places.nodes[id] = self._node(id, self.middle[box.column] + self.x[id])
+        self._set_outside()
+        for column in picture.columns:
+            ids = [id for id, box in self.boxes.items() if box.column == column]
+            low = self.y[0] - self.tall[0] / 2 - FOOT if 0 in self.y else 0.0
+            high = max((self.y[self.row[id]] + self.tall[self.row[id]] / 2 for id in ids), default=low + FOOT) + INSIDE - 2
+            left, right = self.edge_of[column]
+            places.columns[column] = [left, low, right, high], [(left + right) / 2, low + 13]
+        tops = [y + 36 * h for _, y, _, h in places.nodes.values()] + [bb[3] for bb, _ in places.columns.values()]
+        lows = [y - 36 * h for _, y, _, h in places.nodes.values()] + [bb[1] for bb, _ in places.columns.values()]
+        ends = [x + s * 36 * w for x, _, w, _ in places.nodes.values() for s in (-1, 1)]
+        heading = 22.0 * bool(picture.title) + 15.0 * len(picture.remarks) + (8 if picture.title or picture.remarks else 0)
+        places.bb = [min([0.0, *ends]), min(lows), max([self.width, *ends]), max(tops) + heading]
+        places.label = [(places.bb[0] + places.bb[2]) / 2, places.bb[3] - heading / 2] if heading else []
+
+    def _node(self, id: str, x: float) -> tuple[float, float, float, float]:
+        w, h = self.size[id]
+        return x, self.y[self.row[id]], w / 72, h / 72
+
+    def _set_outside(self) -> None:
+        """What stands outside of the columns is above the middle of what it is connected to."""
+        nodes, rows = self.places.nodes, defaultdict(list)
+        near: dict[str, list[str]] = defaultdict(list)
+        for _, edge in self.edges:
+            near[edge.target].append(edge.source)
+        for id, box in self.boxes.items():
+            if box.column is None and id not in self.beside:
+                xs = [nodes[other][0] for other in near[id] if other in nodes]
+                nodes[id] = self._node(id, sum(xs) / len(xs) if xs else self.width / 2)
+                rows[self.row[id]].append(id)
+        for ids in rows.values():
+            self.x |= {id: nodes[id][0] for id in ids}
+            self._spread(ids)
+            nodes.update({id: self._node(id, self.x[id]) for id in ids})
+        for leaf, op in self.beside.items():
+            if self.boxes[leaf].column is None:
+                nodes[leaf] = self._node(leaf, nodes[op][0] - 36 * nodes[op][2] - BESIDE - self.size[leaf][0] / 2)
+
+    # ---- Arrows --------------------------------------------------------------------------------------------------------------------
+
+    def _line(self, number: int, edge: Edge) -> list[Point]:
+        """An arrow as a curve: two points of a straight line, or those of a Bézier spline."""
+        (x1, y1, w1, h1), (x2, y2, w2, h2) = self.places.nodes[edge.source], self.places.nodes[edge.target]
+        if edge.kind == "attend":
+            return self._attention(edge)
+        if self.row[edge.source] == self.row[edge.target]:
+            side = 36.0 if x2 > x1 else -36.0
+            return [(x1 + side * w1, y1), (x2 - side * w2, y2)]
+        up = 36.0 if y2 > y1 else -36.0
+        start, end = (x1, y1 + up * h1), (x2, y2 - up * h2)
+        if number in self.channels:
+            return self._past(number, edge, start, end)
+        a, b = self.boxes[edge.source].column, self.boxes[edge.target].column
+        parallel = [n for n, e in self.edges if (e.source, e.target) == (edge.source, edge.target)]
+        shift = 8.0 * (parallel.index(number) - (len(parallel) - 1) / 2)
+        if a is not None and b is None and self.row[edge.target] - self.row[edge.source] > 0 and abs(x2 - x1) > 60:
+            return self._to_above(start, (x2, y2, w2, h2))
+        if abs(x1 - x2) > 1 and a == b:  # straight up where there is room for it
+            x = _within(x1, x2, 36 * w2 - 9)
+            if abs(x - x1) < 1e-6:
+                return [(x1 + shift, start[1]), (x1 + shift, _touch(self.boxes[edge.target], x1 + shift - x2, y2, w2, h2, up))]
+            x = _within(x2, x1, 36 * w1 - 9)
+            if abs(x - x2) < 1e-6:
+                return [(x2 + shift, start[1]), (x2 + shift, end[1])]
+        return [(start[0] + shift, start[1]), (end[0] + shift, end[1])]
+
+    def _to_above(self, start: Point, node: tuple[float, float, float, float]) -> list[Point]:
+        """To the side of what stands above all columns, in a flat bow."""
+        (x1, y1), (x2, y2, w2, h2) = start, node
+        side = -36.0 if x2 > x1 else 36.0
+        spread = max(0.3, min(1.0, abs(x2 - x1) / max(self.width, 1.0)))
+        end = (x2 + side * w2, y2 + 10 * h2 - 20 * h2 * spread)
+        return [(x1, y1), (x1 + 0.2 * (x2 - x1), y1 + 0.9 * (end[1] - y1)), (x1 + 0.55 * (end[0] - x1), end[1]), end]
+
+    def _past(self, number: int, edge: Edge, start: Point, end: Point) -> list[Point]:
+        """Up beside the boxes in between."""
+        column = self.boxes[edge.source].column
+        x = self.middle[column] + self.channels[number]
+        low, high = self.row[edge.source] + 1, self.row[edge.target] - 1
+        (x1, y1), (x2, y2) = start, end
+        w1, w2 = self.size[edge.source][0] / 2, self.size[edge.target][0] / 2
+        y3 = self.y[low] - self.tall[low] / 2  # where the boxes in between begin and end
+        y4 = self.y[high] + self.tall[high] / 2
+        near1, near2 = abs(x - x1) < w1 - 6, abs(x - x2) < w2 - 6
+        points: list[Point] = [(x, y1)] if near1 else [(_towards(x1, x, w1), y1)]
+        if not near1:
+            points += [(points[0][0], y1 + 0.6 * (y3 - y1)), (x, y3 - 0.6 * (y3 - y1)), (x, y3)]
+        if near1 and near2:
+            return [(x, y1), (x, y2)]
+        last = (x, y2) if near2 else (x, y4)
+        points += _straight(points[-1], last)
+        if not near2:
+            at = _towards(x2, x, w2)
+            points += [(x, y4 + 0.6 * (y2 - y4)), (at, y2 - 0.6 * (y2 - y4)), (at, y2)]
+        return points
+
+    def _attention(self, edge: Edge) -> list[Point]:
+        """In the gap between the row of the states and that of the attention."""
+        (x1, y1, _, h1), (x2, y2, w2, h2) = self.places.nodes[edge.source], self.places.nodes[edge.target]
+        up = 36.0 if y2 > y1 else -36.0
+        a, b = (x1, y1 + up * h1), (x2 - 30 * w2, y2 - up * h2)
+        return [
+            a,
+            (a[0] + 0.12 * (b[0] - a[0]), a[1] + 0.75 * (b[1] - a[1])),
+            (b[0] - 0.35 * (b[0] - a[0]), a[1] + 0.55 * (b[1] - a[1])),
+            b,
+        ]
+
+    def _set_label(self, number: int, edge: Edge, line: list[Point]) -> None:
+        """Beside the lower end of the arrow; of several arrows with one label, beside the first that passes nothing."""
+        alike = [n for n, e in self.edges if e.source == edge.source and e.label == edge.label]
+        if number != min(alike, key=lambda n: (n in self.channels, n)):
+            return
+        (x1, y1), (x2, y2) = line[0], line[-1] if len(line) == 2 else line[3]
+        half = text_width(edge.label, 9) / 2 + 5
+        left = self.channels.get(number, 0.0) < 0
+        self.places.labels[number] = (x1 + x2) / 2 + (-half if left else half), y1 + (0.25 if left else 0.45) * min(y2 - y1, 40)
+
+
+def _joined(pairs: Iterable[tuple[str, str]]) -> list[list[str]]:
+    """What is connected, together."""
+    groups: dict[str, list[str]] = {}
+    for a, b in pairs:
+        one, other = groups.setdefault(a, [a]), groups.setdefault(b, [b])
+        if one is not other:
+            one += other
+            groups.update(dict.fromkeys(other, one))
+    return list({id(group): group for group in groups.values()}.values())
+
+
+def _longest(units: list[str], before: dict[str, set[str]], after: dict[str, set[str]]) -> dict[str, int]:
+    """The length of the longest way to every unit; where there is a circle, it is entered at the unit that comes first."""
+    waits = {unit: len(before[unit]) for unit in units}
+    height = dict.fromkeys(units, 0)
+    ready = [unit for unit in units if not waits[unit]]
+    done: set[str] = set()
+    while len(done) < len(units):
+        if not ready:
+            ready = [next(unit for unit in units if unit not in done)]
+        unit = ready.pop()
+        if unit in done:
+            continue
+        done.add(unit)
+        for other in sorted(after[unit]):
+            if other not in done:
+                height[other] = max(height[other], height[unit] + 1)
+                waits[other] -= 1
+                if not waits[other]:
+                    ready.append(other)
+    return height
+
+
+def _reaches(edges: set[tuple[str, str]], start: str, end: str) -> bool:
+    """Whether a way leads from one box to another."""
+    found, stack = {start}, [start]
+    while stack:
+        here = stack.pop()
+        new = {b for a, b in edges if a == here} - found
+        found |= new
+        stack += new
+    return end in found
+
+
+def _within(x: float, middle: float, reach: float) -> float:
+    return min(max(x, middle - reach), middle + reach)
+
+
+def _towards(x: float, goal: float, half: float) -> float:
+    """A place on the side of a box that looks towards the goal."""
+    return x + (1 if goal > x else -1) * min(max(half - 9, 0), 16, abs(goal - x))
+
+
+def _touch(box: Box, dx: float, y: float, w: float, h: float, up: float) -> float:
+    """The height at which a vertical line meets a box from below; of a circle, its curve."""
+    if box.kind in ("input", "state") and abs(w - h) < 1e-6:
+        r = 36 * w
+        return y - (1 if up > 0 else -1) * math.sqrt(max(r * r - dx * dx, 0.0))
+    return y - up * h
+
+
+def _straight(a: Point, b: Point) -> list[Point]:
+    return [(a[0] + (b[0] - a[0]) * k / 3, a[1] + (b[1] - a[1]) * k / 3) for k in (1, 2, 3)]
