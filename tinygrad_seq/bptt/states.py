@@ -1,0 +1,467 @@
+"""The states that a loop carries from step to step, found on the tape: what one step makes and a later one reads.
+
+Nothing has to be declared: a compiled loop, an unfolded one and a `for x in tg.steps(xs)` loop leave frames with time steps, and whatever
+crosses from one to the next is the state. A loop without such frames is described by the list of its states.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArgumentError, GraphError, ShapeError, describe, message
+from ..frames import Frame
+from ..graph import MultiNode, Node, Output, Value, box, raw, toposort
+from ..ops import where
+from ..scan import time_loop
+from .clock import _totals
+from .uses import _label, tape_of
+
+Key = tuple[Node, int]  # a value on the tape: which output of which node
+
+
+@dataclass
+class Chain:
+    """The states of one loop, in the order in which it runs.
+
+    place: the modules and loops around it. times: the time of each state. names: of the parts of a state, h first. states[k][j]: part j of
+    the state at times[k]; None where it is not on the tape, an array where it is a constant. reads: for each use of a state by the step
+    after it, an op and the position of the argument, which state and part that is.
+    """
+
+    place: str
+    times: list[int]
+    names: list[str]
+    states: list[list[Any]]
+    shapes: list[tuple[int, ...]]
+    dtype: Any
+    reads: dict[tuple[Node, int], tuple[int, int]] = field(default_factory=dict)
+    problem: GraphError | None = None  # why the loop has no states of one form
+
+    @property
+    def reach(self) -> list[str]:
+        """The parts that are no older than their state: without the h_(t-1) that a loop with two taps carries beside h_t."""
+        return [name for name in self.names if "(t-" not in name]
+
+    def __str__(self) -> str:
+        return f"{self.place or 'the loop'}, t = {self.times[0]} ... {self.times[-1]}, state ({', '.join(self.names)})"
+
+
+def key_of(arg: Any) -> Key | None:
+    """An entry of `node.args` as a key; None for a constant."""
+    return (arg, 0) if isinstance(arg, Node) else (arg.node, arg.index) if isinstance(arg, Output) else None
+
+
+def shape_of(key: Key) -> tuple[int, ...]:
+    """The shape of a value on the tape."""
+    return tuple(key[0].shape[key[1]] if _several(key[0]) else key[0].shape)
+
+
+def _several(node: Node) -> bool:
+    return isinstance(node, MultiNode)
+
+
+def dtype_of(key: Key) -> Any:
+    """The dtype of a value on the tape."""
+    return key[0].dtype[key[1]] if _several(key[0]) else key[0].dtype
+
+
+def opened_with_states(outputs: Sequence[Value], who: str) -> tuple[list[Any], list[Node]]:
+    """The outputs on an opened tape, and that tape with all states of the loops that were opened: also those that no output was computed from."""
+    values = tape_of(outputs, who)
+    loops = [node for node in toposort(outputs) if time_loop(node)]
+    last = [box(None, node, i) for node in loops for i in range(1 + node.params["count"])]
+    if last:
+        values = tape_of([*outputs, *last], who)
+    return values[: len(outputs)], toposort(values)
+
+
+# ---- Loops found by the frames of their steps -----------------------------------------------------------------------------------------
+
+
+class _Loop:
+    """One loop: its nodes, step by step, and what crosses from one to another."""
+
+    def __init__(self, parent: Frame | None, owner: Any):
+        self.parent, self.owner = parent, owner
+        self.times: list[int] = []
+        self.nodes: list[list[Node]] = []
+        self.inner: dict[Node, Frame | None] = {}  # the call of a module that a node belongs to, within the step
+        self.made: dict[Node, int] = {}  # the step of each node
+        self.uses: dict[Key, list[tuple[Node, int, int]]] = {}  # of what crosses, by its origin: an op, which argument, which step
+        self.versions: dict[Key, list[Key]] = {}  # of an origin, in tape order, what `where` made of it
+
+    def add(self, node: Node, p: int, inner: Frame | None) -> None:
+        """Take up a node of step p, the next in tape order."""
+        self.nodes[p].append(node)
+        self.made[node], self.inner[node] = p, inner
+        origin = self.origin((node, 0))
+        if origin[0] is not node:
+            self.versions.setdefault(origin, []).append((node, 0))
+        for position, arg in enumerate(node.args):
+            key = key_of(arg)
+            if key is not None and self.made.get(key[0], p) < p and np.dtype(dtype_of(key)).kind == "f":
+                self.uses.setdefault(self.origin(key), []).append((node, position, p))
+
+    def origin(self, key: Key) -> Key:
+        """What a value was before `where` kept an older one in those of its rows that have ended; itself where there is no such thing."""
+        while True:
+            node = key[0]
+            if node.prim is not where.primitive or key_of(node.args[0]) is not None:
+                return key
+            new, old = key_of(node.args[1]), key_of(node.args[2])
+            if new is None or new[0] not in self.made or (old is not None and self.made.get(old[0]) == self.made[node]):
+                return key
+            key = new
+
+    def version(self, origin: Key, p: int) -> Key:
+        """What has become of a value by the end of step p."""
+        return next((key for key in reversed(self.versions.get(origin, ())) if self.made[key[0]] <= p), origin)
+
+    def ops(self, p: int) -> list[Node]:
+        """The ops of a step without those that only keep what has ended."""
+        return [node for node in self.nodes[p] if self.origin((node, 0))[0] is node]
+
+
+def chains_of(tape: Sequence[Node]) -> list[Chain]:
+    """A chain for every loop on an opened tape that carries a state, outer loops and earlier ones first."""
+    loops = _loops(tape)
+    stacks = [node for node in tape if node.prim is not None and node.prim.name == "stack"]
+    chains = [chain for loop in loops if (chain := _chain(loop, stacks)) is not None]
+    seen: Counter[str] = Counter()
+    for chain in chains:
+        seen[chain.place] += 1
+        if seen[chain.place] > 1:
+            chain.place += f" ({seen[chain.place]})"
+    return chains
+
+
+def _loops(tape: Sequence[Node]) -> list[_Loop]:
+    """The loops that the frames of a tape tell of, with what crosses from step to step."""
+    steps: dict[Frame, None] = {}
+    paths: dict[Frame | None, list[Frame]] = {None: []}
+    for node in tape:
+        if node.frame not in paths:
+            assert node.frame is not None
+            path = node.frame.path()
+            paths[node.frame] = path = [] if any(f.backward for f in path) else path
+            steps.update(dict.fromkeys(f for f in path if f.step is not None))
+    at: dict[Frame, tuple[_Loop, int]] = {}
+    running: dict[tuple[Frame | None, str], _Loop] = {}
+    loops: list[_Loop] = []
+    for step in sorted(steps, key=lambda f: f.call):
+        assert step.step is not None
+        name = (step.parent, step.owner if isinstance(step.owner, str) else type(step.owner).__name__)
+        loop = running.get(name)
+        if loop is None or _begins_anew(loop.times, step.step):
+            loop = running[name] = _Loop(step.parent, step.owner)
+            loops.append(loop)
+        at[step] = loop, len(loop.times)
+        loop.times.append(step.step)
+        loop.nodes.append([])
+    steps_of = {node: at[found[-1]] for node in tape if (found := [f for f in paths[node.frame] if f in at])}
+    sums = _totals(tape, {node: (id(loop), p) for node, (loop, p) in steps_of.items()})
+    for node in tape:
+        path = paths[node.frame]
+        for depth, frame in enumerate(path):
+            if frame not in at or node.prim is None:
+                continue
+            loop, p = at[frame]
+            if node in sums:
+                continue
+            loop.add(node, p, path[depth + 1] if depth + 1 < len(path) else None)
+    return loops
+
+
+def _begins_anew(times: list[int], t: int) -> bool:
+    """Whether step t belongs to another loop than the steps before it."""
+    sign = 1 if len(times) < 2 else np.sign(times[1] - times[0])
+    return bool((t - times[-1]) * sign <= 0) if len(times) > 1 else t == times[-1]
+
+
+def _chain(loop: _Loop, stacks: Sequence[Node]) -> Chain | None:
+    """The states of a loop; None where nothing goes from one step to the next."""
+    T = len(loop.times)
+    made: list[list[Key]] = [[] for _ in range(T)]  # what each step hands on
+    for key in sorted(loop.uses, key=lambda key: (key[0].order, key[1])):
+        made[loop.made[key[0]]].append(key)
+    forms = [tuple((shape_of(key), str(dtype_of(key))) for key in keys) for keys in made]
+    usual = max(reversed(forms[: T - 1]), key=lambda form: (Counter(forms[: T - 1])[form], len(form)), default=())
+    if not usual:
+        return None
+    like = next(p for p in reversed(range(T)) if forms[p] == usual)
+    roles: list[list[Any]] = [
+        list(keys) if form == usual else _alike(loop, p, like, made[like])
+        for p, (keys, form) in enumerate(zip(made, forms, strict=True))
+    ]
+    _complete(roles, loop, stacks)
+    place = " > ".join(_label(f) for f in (loop.parent.path() if loop.parent else []) if f.owner is not None)
+    place = place or (loop.owner if isinstance(loop.owner, str) else type(loop.owner).__name__)
+    chain = Chain(place, loop.times, [], [], [], dtype_of(made[like][0]))
+    odd = next((p for p in range(1, T - 1) if None in roles[p]), None)
+    if odd is not None:
+        chain.problem = _not_alike(loop, odd, forms)
+        return chain
+    last = T if any(roles[-1]) else T - 1  # the state after the last step may not be told from what else is there
+    first = 1 if None in roles[0] else 0
+    order, names = _named(loop, roles, like, stacks)
+    lags = [max(p - q for q, row in enumerate(roles) for _, _, p in loop.uses.get(row[r], ())) for r in order]
+    first += max(lags) - 1
+    if first >= last - 1:
+        chain.problem = _not_alike(loop, T - 1, forms)
+        return chain
+    parts = [
+        (r, d, name if not d else f"{name}(t-{d})") for r, lag, name in zip(order, lags, names, strict=True) for d in range(lag)
+    ]
+    parts.sort(key=lambda part: part[1])
+    states = [[roles[p - d][r] and loop.version(roles[p - d][r], p) for r, d, _ in parts] for p in range(first, last)]
+    chain.times, chain.names, chain.states = loop.times[first:last], [name for *_, name in parts], states
+    chain.shapes = [usual[r][0] for r, _, _ in parts]
+    for k in range(len(states) - 1):
+        for j, (r, d, _) in enumerate(parts):
+            for node, position, p in loop.uses.get(roles[first + k - d][r], ()):
+                if p == first + k + 1:
+                    chain.reads[node, position] = k, j
+    if first == 0 and max(lags) == 1:
+        _begin(chain, loop)
+    return chain
+
+
+def _alike(loop: _Loop, p: int, like: int, keys: Sequence[Key]) -> list[Key | None]:
+    """What step p computed as the step `like` computed these, whatever else it did; None where there is no such thing."""
+    mine, theirs = _formulas(loop, p), _formulas(loop, like)
+    places: dict[int, list[Node]] = {}
+    for node, formula in mine.items():
+        places.setdefault(formula, []).append(node)
+    found: list[Key | None] = []
+    for node, index in keys:
+        nth = [other for other, formula in theirs.items() if formula == theirs[node]].index(node)
+        same = places.get(theirs[node], [])
+        found.append((same[nth], index) if nth < len(same) else None)
+    return found
+
+
+def _formulas(loop: _Loop, p: int) -> dict[Node, int]:
+    """For each op of a step a number that says how it was computed: the same for the same ops of the same kinds of arguments."""
+    formulas: dict[Node, int] = {}
+    for node in loop.ops(p):
+        args: list[Any] = []
+        for arg in node.args:
+            key = key_of(arg)
+            if key is None or loop.made.get(key[0], p) < p:  # a state, which may be a constant before the first step
+                args.append(np.shape(raw(arg)) if key is None else shape_of(key))
+            elif key[0] in formulas:
+                args.append((formulas[key[0]], key[1]))
+            else:
+                args.append(id(key[0]) if key[0].prim is None else (key[0].prim.name, shape_of(key)))
+        formulas[node] = hash((node.prim, str(node.shape), tuple(args)))
+    return formulas
+
+
+def _complete(roles: list[list[Any]], loop: _Loop, stacks: Sequence[Node]) -> None:
+    """Fill in states that `stack` put one behind the other for the outputs of the loop."""
+    for r in range(len(roles[0])):
+        known = [row[r] for row in roles]
+        for stack in stacks if None in known and any(known) else ():
+            stacked = [key and loop.origin(key) for key in map(key_of, stack.args)]
+            for order in (stacked, stacked[::-1]):
+                if len(stacked) == len(known) and all(a is None or a == b for a, b in zip(known, order, strict=True)):
+                    for row, key in zip(roles, order, strict=True):
+                        row[r] = key
+
+
+def _named(loop: _Loop, roles: Sequence[Sequence[Any]], like: int, stacks: Sequence[Node]) -> tuple[list[int], list[str]]:
+    """The order of the parts of a state, and their names: h what the loop puts out, else what is made last; c what else there is.
+
+    Several modules in one step have a number each: h1, c1, h2, c2.
+    """
+    keys = roles[like]
+    outputs: set[Any] = set()
+    for stack in stacks:
+        these = {key and loop.origin(key) for key in map(key_of, stack.args)}
+        if not these.isdisjoint(keys):
+            outputs = these
+            break
+    groups: dict[Frame | None, list[int]] = {}
+    for r, key in enumerate(keys):
+        groups.setdefault(loop.inner[key[0]], []).append(r)
+    order: list[int] = []
+    names: list[str] = []
+    for number, group in enumerate(groups.values(), 1):
+        main = next((r for r in group if keys[r] in outputs), group[-1])
+        others = [r for r in group if r != main]
+        count = str(number) if len(groups) > 1 else ""
+        order += [main, *others]
+        names += [
+            "h" + count,
+            *("c" + count if len(others) == 1 else f"s{count}{'_' * bool(count)}{i + 1}" for i in range(len(others))),
+        ]
+    return order, names
+
+
+def _begin(chain: Chain, loop: _Loop) -> None:
+    """Put the state before the first step in front: what its ops read where those of the second step read the state."""
+    begin: list[Any] = [None] * len(chain.names)
+    reads: dict[tuple[Node, int], tuple[int, int]] = {}
+    states = zip(chain.states[1], chain.states[0], strict=True)
+    pairs = [(loop.origin(later)[0], loop.origin(first)[0]) for later, first in states if later and first]
+    seen: set[Node] = set()
+    while pairs:
+        later, first = pairs.pop()
+        if later in seen:
+            continue
+        seen.add(later)
+        if later.prim is not first.prim or later.shape != first.shape:
+            return
+        for position, (a, b) in enumerate(zip(later.args, first.args, strict=True)):
+            use, inner, outer = chain.reads.get((later, position)), key_of(a), key_of(b)
+            if use is not None:
+                found = outer or raw(b)
+                if begin[use[1]] is not None and not _equal(begin[use[1]], found):
+                    return
+                begin[use[1]] = found
+                reads[first, position] = 0, use[1]
+            elif inner is not None and loop.made.get(inner[0]) == 1:
+                if outer is None or loop.made.get(outer[0]) != 0:
+                    return
+                pairs.append((inner[0], outer[0]))
+    if any(
+        b is None or tuple(shape_of(b) if isinstance(b, tuple) else np.shape(b)) != s
+        for b, s in zip(begin, chain.shapes, strict=True)
+    ):
+        return
+    for j, key in enumerate(chain.states[0]):
+        if loop.origin(key) != key:
+            reads[key[0], 2] = 0, j
+    chain.reads = reads | {use: (k + 1, j) for use, (k, j) in chain.reads.items()}
+    chain.states.insert(0, begin)
+    chain.times.insert(0, 2 * loop.times[0] - loop.times[1])
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return (
+        a == b if isinstance(a, tuple) or isinstance(b, tuple) else a is b or (np.shape(a) == np.shape(b) and bool(np.all(a == b)))
+    )
+
+
+def _not_alike(loop: _Loop, p: int, forms: Sequence[Any]) -> GraphError:
+    def shown(form: Any) -> str:
+        return ", ".join(f"{dtype} {shape}" for shape, dtype in form) or "nothing"
+
+    q = p - 1 if p else 1
+    return GraphError(
+        message(
+            f"bptt: the steps of the loop hand on different states: t = {loop.times[p]} and t = {loop.times[q]}",
+            expected="a state of one form: the same arrays at every step",
+            got=f"{shown(forms[p])} after {shown(forms[q])}",
+            do="name the states yourself: a list [h_1, h_2, ...] or [(h_1, c_1), ...] in place of the tensor",
+        )
+    )
+
+
+# ---- Loops described by their states ---------------------------------------------------------------------------------------------------
+
+
+def listed(states: Sequence[Any], who: str, names: Sequence[str] | None = None) -> tuple[Chain, list[Node]]:
+    """The chain of states given one by one, h_1 ... h_T or tuples of their parts, and the tape that they stand on."""
+    rows = [tuple(s) if isinstance(s, (tuple, list)) else (s,) for s in states]
+    if len(rows) < 2 or len({len(row) for row in rows}) > 1:
+        raise ArgumentError(
+            message(
+                f"{who}: a list of {len(rows)} state{'s' * (len(rows) != 1)}" + (" of different lengths" if len(rows) > 1 else ""),
+                expected="at least two, in the order of time: [h_1, h_2, ...] or [(h_1, c_1), (h_2, c_2), ...]",
+            )
+        )
+    for k, row in enumerate(rows):
+        for x in row:
+            if isinstance(x, Value) and x.node is None:
+                raise GraphError(
+                    message(
+                        f"{who}: state {k} {describe(raw(x))} is a constant, nothing was recorded",
+                        expected="states that were computed from weights, or that require a gradient",
+                        do="h0.requires_grad_() before the loop, or leave it out" if k == 0 else "run the loop outside no_grad()",
+                    )
+                )
+    values = tape_of([x for row in rows for x in row], who)
+    places = iter([(v.node, v.index) for v in values])
+    keys: list[list[Any]] = [[next(places) for _ in row] for row in rows]
+    forms = [tuple(map(shape_of, row)) for row in keys]
+    if len(set(forms)) > 1:
+        k = next(k for k, form in enumerate(forms) if form != forms[0])
+        raise ShapeError(
+            message(
+                f"{who}: state {k} has the shapes {forms[k]}", expected=f"{forms[0]}, those of the first", do="one layer at a time"
+            )
+        )
+    start = 0 if all(node.prim is None for node, _ in keys[0]) else 1
+    known = list(names) if names else ["h", "c"] if len(keys[0]) == 2 else ["h", *(f"s{i}" for i in range(1, len(keys[0])))]
+    times = list(range(start, start + len(keys)))
+    chain = Chain("", times, known, keys, list(forms[0]), dtype_of(keys[0][0]))
+    tape = toposort(values)
+    ends = [max(node.order for node, _ in row) for row in keys]
+    parts = [{key: j for j, key in enumerate(row)} for row in keys]
+    for node in tape:
+        k = bisect_left(ends, node.order) - 1  # the state that is there when the node is made
+        if 0 <= k < len(keys) - 1:
+            for position, arg in enumerate(node.args):
+                j = parts[k].get(key_of(arg))
+                if j is not None:
+                    chain.reads[node, position] = k, j
+    if not chain.reads:
+        raise GraphError(
+            message(
+                f"{who}: no state was computed from the one before",
+                expected="the very tensors that the loop carried from step to step, in that order",
+                do="of a layer give hs itself, not its slices hs[t], which are copies made behind the loop",
+            )
+        )
+    return chain, tape
+
+
+# ---- What a caller means ---------------------------------------------------------------------------------------------------------------
+
+
+def chosen(chains: Sequence[Chain], loop: str | None, who: str) -> Chain:
+    """The chain of the loop whose place ends with `loop`; the only one where none is named."""
+    if not chains:
+        raise GraphError(
+            message(
+                f"{who}: no loop with a state stands on the tape",
+                expected="a tensor computed by nn.RNN, nn.LSTM, nn.GRU, nn.Recurrent, tg.scan or a loop over tg.steps(xs), of two steps at least",
+                do="for x in tg.steps(xs): ...; or give the states themselves as a list [h_1, h_2, ...]",
+            )
+        )
+    fitting = [c for c in chains if loop is None or c.place == loop] or [
+        c for c in chains if loop is not None and c.place.endswith(loop)
+    ]
+    if len(fitting) == 1:
+        if fitting[0].problem:
+            raise fitting[0].problem
+        return fitting[0]
+    names = ", ".join(repr(c.place) for c in chains)
+    if loop is None:
+        raise ArgumentError(message(f"{who}: {len(chains)} loops stand on the tape", expected=f"loop= one of {names}"))
+    raise ArgumentError(
+        message(
+            f"{who}: {len(fitting) or 'no'} loop{'s are' * (len(fitting) > 1)}{' is' * (not fitting)} called {loop!r}",
+            expected=f"one of {names}",
+        )
+    )
+
+
+def renamed(chain: Chain, names: Sequence[str] | Mapping[str, str] | None, who: str) -> Chain:
+    """The chain with other names for its parts."""
+    if names is None:
+        return chain
+    new = [names.get(n, n) for n in chain.names] if isinstance(names, Mapping) else list(names)
+    if len(new) != len(chain.names) or len(set(new)) < len(new):
+        raise ArgumentError(
+            message(f"{who}: names {new}", expected=f"{len(chain.names)} different ones, for the parts {chain.names}")
+        )
+    chain.names = new
+    return chain
