@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,11 +27,12 @@ from ..compile.adjoint import Step, factored
 from ..compile.expressions import Op
 from ..errors import ArgumentError, GraphError, message
 from ..frames import enable_grad, mode
-from ..graph import MultiNode, Node, Output, Value, box, leaf, raw, require_recorded, toposort, value_of
+from ..graph import MultiNode, Node, Output, Value, box, leaf, raw, require_recorded, value_of
 from ..nn import functional
 from ..primitives import Deferred, Primitive
+from ..scan import time_loop
 from .rule_examples import DATA, EXAMPLES, WRITTEN
-from .rule_text import GLOSSARY, LISTED, Writer, below
+from .rule_text import GLOSSARY, LISTED, Writer, below, stated
 
 LONGEST = 110  # of one line
 
@@ -39,24 +41,25 @@ LONGEST = 110  # of one line
 class Rule:
     """An op and what its derivative sends to each argument, as text.
 
-    name: of the op. forward: the op as a formula of its arguments. gradients: for each argument that has one the formula of dL/d(argument)
-    in g, the gradient that arrives, y, the output, and the arguments. where: what a formula abbreviates. shapes: of the example.
+    forward: the op as a formula of its arguments. gradients: for each argument that has one the formula of dL/d(argument) in g, the
+    gradient that arrives, y, the output, and the arguments. where: what the formulas abbreviate. origin: of the texts, the op's own "rule", the
+    "equation" of a kernel or composition, "written" by hand; "constant" where there is no gradient.
     """
 
     name: str
     forward: str
     gradients: dict[str, str]
+    output: str = "y"
     where: dict[str, str] = field(default_factory=dict)
-    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    origin: str = "rule"  # of the text: the op's own rule, the equation of a kernel or composition, or a text written by hand
+    origin: str = "rule"
 
     def __str__(self) -> str:
-        parts = [f"y = {self.forward}", *(f"dL/d{name} = {text}" for name, text in self.gradients.items())]
-        if not self.gradients:
-            parts.append("no gradient")
-        parts += [f"{name} = {text}" for name, text in self.where.items()]
+        parts = [f"{self.output} = {self.forward}", *(f"dL/d{name} = {text}" for name, text in self.gradients.items())]
+        parts += [] if self.gradients else ["no gradient"]
         line = ";  ".join(parts)
-        return line if len(line) <= LONGEST else "\n".join(parts)
+        lines = [line] if len(line) <= LONGEST else parts
+        width = max(map(len, self.where), default=0)
+        return "\n".join([*lines, *(f"    {name:<{width}}  {text}" for name, text in self.where.items())])
 
     def __repr__(self) -> str:
         return str(self)
@@ -65,10 +68,10 @@ class Rule:
 def rule(op: Any) -> Rule:
     """The derivative rule of an op as text.
 
-        rule("tanh")       rule(tg.tanh)       rule(F.softmax)       rule("linalg.inv")       rule(y), rule(y.node) of a recorded y
+        rule("tanh")       rule(tg.tanh)       rule("linalg.inv")       rule(F.softmax)       rule(y), rule(y.node) of a recorded y
 
-    ⊙ is the product element by element, a b that of matrices, ^T transposes. An op by its name is shown on a small example. A node is shown as
-    it was recorded, with its own parameters; where an argument was broadcast its gradient is summed back.
+    ⊙ is the product element by element, a b that of matrices, ^T exchanges the last two axes. An op by its name is shown on a small example,
+    with the parameters of the example. A node is shown as it was recorded; where an argument was broadcast, its gradient is summed back.
 
     Raises ArgumentError for a name that no op has, GraphError for a constant or a leaf.
     """
@@ -76,84 +79,98 @@ def rule(op: Any) -> Rule:
         node = require_recorded(op, "rule") if isinstance(op, Value) else op
         if node.prim is None:
             raise GraphError(message("rule: a leaf is no op", expected="a tensor that an op made", do="rule(y) for y = f(x)"))
+        if time_loop(node):
+            raise GraphError(
+                message(
+                    "rule: a whole time loop is no single op",
+                    expected="an op",
+                    do="bptt.explain(loss, W) prints its derivation; inside tg.unfolded() every op of it is recorded",
+                )
+            )
         arrays = [value_of(a) for a in node.args]
         return _of_primitive(node.prim, node.prim.name, arrays, node.params, _names(node.prim, len(arrays)))
     name, function = _found(op)
     if name in WRITTEN:
         forward, gradients, where = WRITTEN[name]
-        return Rule(name, forward, gradients, where, origin="written")
+        return Rule(
+            name, forward, gradients, where={**_meanings([*gradients.values(), *where.values()]), **where}, origin="written"
+        )
     return _of_function(name, function)
 
 
 def _found(op: Any) -> tuple[str, Callable[..., Any]]:
     """The name and the public function of an op."""
     if isinstance(op, str):
+        name = op.rpartition(".")[2]
         for place in (ops, functional, ops.linalg):
-            function = getattr(place, op.removeprefix("linalg.").removeprefix("F."), None) if hasattr(place, "__name__") else None
+            function = getattr(place, name, None) if name in vars(place) else None
             if callable(function):
-                return op.removeprefix("linalg.").removeprefix("F."), function
+                return name, function
         raise ArgumentError(
             message(f"rule: no op is called {op!r}", expected="a name of tg, tg.linalg or nn.functional", do='rule("tanh")')
         )
-    if not callable(op):
+    if not callable(op) or not hasattr(op, "__name__") or isinstance(op, type):
         raise ArgumentError(
             message(f"rule: {type(op).__name__} is no op", expected='a name such as "tanh", a function of tg, a Tensor or its node')
         )
-    return getattr(op, "__name__", "op").lstrip("_"), op
+    return op.__name__.lstrip("_"), op
 
 
 def _names(prim: Primitive, count: int) -> list[str]:
     return [f"x{below(i)}" for i in range(1, count + 1)] if prim.arrays == math.inf else list(prim.names[:count])
 
 
-# ---- Running a rule on values --------------------------------------------------------------------------------------------------------
+# ---- Examples ------------------------------------------------------------------------------------------------------------------------
 
 
-def _of_function(name: str, function: Callable[..., Any]) -> Rule:
-    """The rule of a public function, on an example: that of the one primitive that it is, or of all that it is made of."""
-    arguments, params, names = _example(name, function)
-    arguments = [box(a, leaf(a)) if _is_float(a) else a for a in arguments]
-    params = {k: box(a, leaf(a)) if _is_float(a) else a for k, a in params.items()}
-    with enable_grad():
-        y = function(arguments, **params) if name in LISTED else function(*arguments, **params)
-    given = [*zip(arguments, names, strict=True), *((a, k) for k, a in params.items())]
-    outputs = [o for o in (y if isinstance(y, tuple) else (y,)) if isinstance(o, Value) and o.node is not None]
-    if not outputs:
-        shown = ", ".join([*names, *(f"{k}={v}" for k, v in params.items())])
-        return Rule(name, f"{name}({shown})", {}, origin="constant")
-    node = outputs[0].node
-    known = {a.node: label for a, label in given if isinstance(a, Value)}
-    if all(a in known or not isinstance(a, (Node, Output)) for a in node.args):
-        labels = [known[a] if a in known else label for a, label in zip(node.args, _names(node.prim, len(node.args)), strict=True)]
-        return _of_primitive(node.prim, name, [value_of(a) for a in node.args], node.params, labels)
-    return _of_graph(name, outputs, known)
+class Example(NamedTuple):
+    """A call of an op: its arguments and what they are called, its parameters; how it is called with them."""
+
+    arguments: list[Any]
+    names: list[str]
+    params: dict[str, Any]
+    listed: bool
+
+    def call(self, function: Callable[..., Any]) -> Any:
+        """The op on these arguments."""
+        return function(self.arguments, **self.params) if self.listed else function(*self.arguments, **self.params)
+
+    def given(self) -> list[tuple[str, Any]]:
+        """All arrays, by name."""
+        return [*zip(self.names, self.arguments, strict=True), *self.params.items()]
 
 
-def _example(name: str, function: Callable[..., Any]) -> tuple[list[Any], dict[str, Any], list[str]]:
-    """Arguments that an op takes, its parameters, and what the arguments are called."""
-    rng = np.random.default_rng(0)
-    prim = getattr(function, "primitive", None)
+def example_of(name: str, function: Callable[..., Any]) -> Example:
+    """A small call of an op: the one in `rule_examples`, or arrays (2, 3) for each argument of an elementwise op."""
+    rng, prim = np.random.default_rng(0), getattr(function, "primitive", None)
     if name in EXAMPLES:
-        arrays, params = EXAMPLES[name]
-        arrays = [_drawn(rng, a) if isinstance(a, tuple) else a for a in arrays]
-        params = {k: _drawn(rng, a) if k == "v" else a for k, a in params.items()}
-        count = len(arrays)
+        shapes, params = EXAMPLES[name]
     elif prim is None or prim.arrays == math.inf:
         raise ArgumentError(
-            message(f"rule: {name} is no op with an example", expected="an op", do="rule(y) for a recorded y = f(x)")
+            message(
+                f"rule: {name} has no rule of its own",
+                expected="a single op, or a function with an example",
+                do="rule(y) of a Tensor y that was recorded; tg.draw(y) shows all of its ops",
+            )
         )
     else:
-        params, count = {}, int(prim.arrays)
-        arrays = [rng.uniform(0.2, 0.8, (2, 3)) for _ in range(count)]
+        shapes, params = [(2, 3)] * int(prim.arrays), {}
+    arrays = [_drawn(rng, a) if isinstance(a, tuple) else a for a in shapes]
+    params = {k: _drawn(rng, a) if k in DRAWN else a for k, a in params.items()}
     if prim is not None:
-        return arrays, params, _names(prim, count)
-    if name in LISTED or name == "einsum":
-        return arrays, params, [f"x{below(i)}" for i in range(1, count + 1)]
-    return arrays, params, list(inspect.signature(function).parameters)[:count]
+        names = _names(prim, len(arrays))
+    elif name in LISTED or name == "einsum":
+        names = [f"x{below(i)}" for i in range(1, len(arrays) + 1)]
+    else:
+        names = list(inspect.signature(function).parameters)[: len(arrays)]
+    return Example(arrays, names, params, name in LISTED)
+
+
+DRAWN = ("v", "running_mean", "running_var")  # parameters that are arrays of numbers
 
 
 def _drawn(rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
-    """Positive numbers, and of square matrices such as are regular and symmetric."""
+    """Positive numbers; a square matrix that is symmetric and regular."""
     x = rng.uniform(0.2, 0.8, shape)
     return (x + x.T) / 2 + 2 * np.eye(3) if shape == (3, 3) else x
 
@@ -162,61 +179,123 @@ def _is_float(a: Any) -> bool:
     return is_array(a) and a.dtype.kind == "f"
 
 
-def _of_primitive(prim: Primitive, name: str, arrays: Sequence[Any], params: dict[str, Any], names: Sequence[str]) -> Rule:
-    """The rule of one primitive, called on leaves that hold these arrays."""
+# ---- Running a rule on values --------------------------------------------------------------------------------------------------------
+
+
+def _of_function(name: str, function: Callable[..., Any]) -> Rule:
+    """The rule of a public function, on an example: that of the one primitive that it is, or of all that it is made of."""
+    example = example_of(name, function)
+    example = example._replace(
+        arguments=[box(a, leaf(a)) if _is_float(a) else a for a in example.arguments],
+        params={k: box(a, leaf(a)) if _is_float(a) else a for k, a in example.params.items()},
+    )
+    with enable_grad(), np.errstate(all="ignore"):
+        y = example.call(function)
+    outputs = [o for o in (y if isinstance(y, tuple) else (y,)) if isinstance(o, Value) and o.node is not None]
+    if not outputs:
+        shown = [*example.names, *(f"{k}={v if isinstance(v, (int, float)) else k}" for k, v in example.params.items())]
+        return Rule(name, f"{name}({', '.join(shown)})", {}, origin="constant")
+    node = outputs[0].node
+    assert node is not None
+    known = {a.node: label for label, a in example.given() if isinstance(a, Value)}
+    arrays = {label: a for label, a in example.given() if is_array(a)}
+    if node.prim is not None and all(a in known for a in node.args if isinstance(a, (Node, Output))):
+        own = _names(node.prim, len(node.args))
+        labels = [known.get(a, label) if isinstance(a, Node) else label for a, label in zip(node.args, own, strict=True)]
+        found = _of_primitive(node.prim, name, [value_of(a) for a in node.args], node.params, labels, arrays)
+        drawn = any(is_array(a) and not any(a is b for b in arrays.values()) for a in node.args)  # a mask of dropout
+        return (
+            found
+            if hasattr(function, "primitive") or drawn or name == "getitem"
+            else replace(found, forward=_called(name, example))
+        )
+    return _of_graph(name, outputs[0], known, arrays)
+
+
+def _called(name: str, example: Example) -> str:
+    """The call of a public function as text."""
+    write = Writer({}, {}).value
+    shown = [
+        label if is_array(raw(a)) or a is None else write(a) for label, a in zip(example.names, example.arguments, strict=True)
+    ]
+    shown = [f"({', '.join(shown)})"] if example.listed else shown
+    return f"{name}({', '.join([*shown, *(f'{k}={k if is_array(raw(a)) else write(a)}' for k, a in example.params.items())])})"
+
+
+def _of_primitive(
+    prim: Primitive,
+    name: str,
+    arrays: Sequence[Any],
+    params: dict[str, Any],
+    names: Sequence[str],
+    known: Mapping[str, Any] | None = None,
+) -> Rule:
+    """The rule of one primitive, called on leaves that hold these arrays; `known`: the names of other arrays."""
     leaves = [box(a, leaf(a)) if is_array(a) else a for a in arrays]
-    wanted = [_is_float(a) for a in arrays]
-    shapes = {label: a.shape for label, a in zip(names, arrays, strict=True) if is_array(a)}
-    make, at = Writer(params, shapes), dict[Any, Any]()
+    make, at = Writer({**(known or {}), **params}, _shapes(names, arrays)), dict[Any, Any]()
     for k, (v, label) in enumerate(zip(leaves, names, strict=True)):
         if isinstance(v, Value):
             at[v.node] = make.input("x", k, v._data)
             make.names[at[v.node]] = label
     with enable_grad(), mode("tracing", tracing.Tracer()), mode("anomaly", True), np.errstate(all="ignore"):
         called = prim.call(*leaves, **params)
-        make.follow(called if prim.multiple else [called], at)
-        forward = at[(called[0] if prim.multiple else called).node]
-        out = [o._data for o in called] if prim.multiple else [called._data]
-        made = (called[0] if prim.multiple else called).node
-        ys, gs = ([box(o, leaf(o)) for o in out] for _ in range(2))
-        signs = [below(i) if prim.multiple else "" for i in range(1, len(out) + 1)]
-        cotangents = [make.input("cotangent", k, o) for k, o in enumerate(out)]
-        for k, (y, g, sign) in enumerate(zip(ys, gs, signs, strict=True)):
-            at[y.node], at[g.node] = make.input("y", k, y._data), cotangents[k]
-            make.names |= {at[y.node]: f"y{sign}", cotangents[k]: f"g{sign}"}
+        outs = list(called) if prim.multiple else [called]
+        make.follow(outs, at)
+        node = outs[0].node
+        ys, gs = ([box(o._data, leaf(o._data)) for o in outs] for _ in range(2))
+        cotangents = [make.input("cotangent", k, o._data) for k, o in enumerate(outs)]
+        for k, (y, g, c) in enumerate(zip(ys, gs, cotangents, strict=True)):
+            sign = below(k + 1) if prim.multiple else ""
+            at[y.node], at[g.node] = make.input("y", k, y._data), c
+            make.names |= {at[y.node]: f"y{sign}", c: f"g{sign}"}
         with mode("anomaly", False):
-            found = _sent(
-                prim, tuple(gs) if prim.multiple else gs[0], tuple(ys) if prim.multiple else ys[0], leaves, params, wanted
-            )
+            given = (tuple(gs), tuple(ys)) if prim.multiple else (gs[0], ys[0])
+            found = _sent(prim, given[0], node if node.out is None else given[1], leaves, params)
         make.follow([c for c in found if isinstance(c, Value) and c.node is not None], at)
-    if isinstance(forward, list):
-        forward = forward[0].args[0] if forward[0].kind in ("pick", "part") else forward[0]
-    gradients = [None if c is None else at[c.node] if isinstance(c, Value) and c.node else make._constant(c) for c in found]
-    texts = _shortest(make, gradients, cotangents)
-    written = make.text(forward) if forward.kind in ("map", "call") and name == prim.name else ""
-    shown = [label if is_array(a) else repr(a) for label, a in zip(names, arrays, strict=True)]
-    shown = [f"({', '.join(shown)})"] if name in LISTED else shown
-    plain = f"{name}({', '.join([*shown, *(f'{k}={make._value(v)}' for k, v in params.items())])})"
+    place = at[node]
+    forward = make.text(place, whole=True) if not prim.multiple and _is_formula(place) and prim.name == name else ""
+    if not forward:
+        shown = [label if is_array(a) else make.value(a) for label, a in zip(names, arrays, strict=True) if a is not None]
+        shown = [f"({', '.join(shown)})"] if name in LISTED else shown
+        settings = [f"{k}={make.value(v)}" for k, v in stated(prim.function, params).items()]
+        forward = f"{name}({', '.join([*shown, *settings])})"
+    texts, letters = _texts(make, [None if c is None else _op_of(make, at, c) for c in found], cotangents, names)
     return Rule(
         name,
-        written or plain,
-        {label: text for label, text in zip(names, texts, strict=True) if text},
-        shapes=shapes,
+        forward,
+        texts,
+        output=", ".join(f"y{below(i)}" for i in range(1, len(outs) + 1)) if prim.multiple else "y",
+        where=letters | _meanings([forward, *texts.values(), *letters.values()], list(make.names.values())),
         origin="equation" if prim.equation is not None else "rule",
     )
 
 
-def _sent(prim: Primitive, g: Any, y: Any, leaves: Sequence[Any], params: dict[str, Any], wanted: Sequence[bool]) -> list[Any]:
+def _shapes(names: Sequence[str], arrays: Sequence[Any]) -> dict[str, tuple[int, ...]]:
+    return {label: a.shape for label, a in zip(names, arrays, strict=True) if is_array(a)}
+
+
+def _is_formula(op: Op) -> bool:
+    return op.kind in ("map", "call")
+
+
+def _op_of(make: Writer, at: Mapping[Any, Any], c: Any) -> Op:
+    if not isinstance(c, Value) or c.node is None:
+        return make.constant(c)
+    place = at[c.node]
+    return place[c.index] if isinstance(place, list) else place  # type: ignore[no-any-return]
+
+
+def _sent(prim: Primitive, g: Any, y: Any, leaves: Sequence[Any], params: dict[str, Any]) -> list[Any]:
     """What the rule of a primitive sends to each of its arguments, on values."""
+    wanted = [isinstance(x, Value) and x._data.dtype.kind == "f" for x in leaves]
     whole = prim.recorded or prim.backward
     if whole is not None:
         saved = (prim.function(*map(raw, leaves), **params)[1],) if prim.saves else ()
-        rows: list[Any] = list(whole(g, y, *saved, *leaves, **params))
+        rows = list(whole(g, y, *saved, *leaves, **params))
     else:
-        rows = [
-            row(g, y, *leaves, **params) if row and want else None for row, want in zip(prim.rows or [None] * len(leaves), wanted)
-        ]
-    found = []
+        rules = prim.rows or (None,) * len(leaves)
+        rows = [row(g, y, *leaves, **params) if row and want else None for row, want in zip(rules, wanted, strict=True)]
+    found: list[Any] = []
     for c, x, want in zip(rows, leaves, wanted, strict=False):
         if c is None or not want:
             found.append(None)
@@ -226,37 +305,52 @@ def _sent(prim: Primitive, g: Any, y: Any, leaves: Sequence[Any], params: dict[s
     return found
 
 
-def _of_graph(name: str, outputs: Sequence[Value], known: Mapping[Any, str]) -> Rule:
+def _of_graph(name: str, y: Value, known: Mapping[Any, str], arrays: Mapping[str, Any]) -> Rule:
     """The rule of a composition: the formula that it is, and its derivative by the sweep."""
-    shapes = {label: n.shape for n, label in known.items()}
-    make, at = Writer({}, shapes), dict[Any, Any]()
+    make, at = Writer(arrays, {label: n.shape for n, label in known.items()}), dict[Any, Any]()
     for k, (n, label) in enumerate(known.items()):
         at[n] = make.input("x", k, n.out)
         make.names[at[n]] = label
-    y = outputs[0]
-    targets = [box(n.out, n) for n in known]
+    wanted = {n: label for n, label in known.items() if label not in DATA}
     with enable_grad(), mode("tracing", tracing.Tracer()), np.errstate(all="ignore"):
         make.follow([y], at)
         g = box(y._data, leaf(y._data))
         at[g.node] = make.input("cotangent", 0, g._data)
         make.names[at[g.node]] = "g"
-        found = grad(y, targets, g, create_graph=True, allow_unused=True)
+        found = grad(y, [box(n.out, n) for n in wanted], g, create_graph=True, allow_unused=True)
         make.follow([c for c in found if c is not None and c.node is not None], at)
-    forward = at[y.node][y.index] if type(y.node) is MultiNode else at[y.node]
-    written = make.text(forward)
-    make.names[forward] = "y"
-    gradients = [None if c is None or c.node is None else at[c.node] for c in found]
-    texts = _shortest(make, gradients, [at[g.node]])
-    gradients_of = {label: text for label, text in zip(known.values(), texts, strict=True) if text}
-    return Rule(name, written, gradients_of, shapes=shapes, origin="equation")
+    place = at[y.node][y.index] if type(y.node) is MultiNode else at[y.node]
+    forward = make.text(place)
+    make.names[place] = "y"
+    texts, letters = _texts(make, [None if c is None else _op_of(make, at, c) for c in found], [at[g.node]], list(wanted.values()))
+    return Rule(
+        name,
+        forward,
+        texts,
+        where=letters | _meanings([forward, *texts.values(), *letters.values()], list(make.names.values())),
+        origin="equation",
+    )
 
 
-def _shortest(make: Writer, gradients: Sequence[Op | None], cotangents: Sequence[Op]) -> list[str]:
-    """Each gradient as the rule has it, or as a sum of products with factors, whichever is shorter."""
-    step = Step(make, cotangents[0], [], [], [], list(cotangents), None, list(gradients), [])
-    step = step._replace(states=[cotangents[0]] * len(gradients))
-    texts = []
-    for plain, short in zip(gradients, factored(step).g_states, strict=True):
-        both = [make.text(op, whole=False) for op in (plain, short) if op is not None]
-        texts.append(min(both, key=len, default=""))
-    return texts
+def _texts(
+    make: Writer, gradients: Sequence[Op | None], cotangents: Sequence[Op], names: Sequence[str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Gradients as text by argument, and what the texts abbreviate.
+
+    Each as the rule has it, or as a sum of products with factors: whichever is shorter and has fewer rounded numbers. In long ones what is
+    said twice gets a letter.
+    """
+    step = Step(make, cotangents[0], [cotangents[0]] * len(gradients), [], [], list(cotangents), None, list(gradients), [])
+    chosen: dict[str, Op] = {}
+    for label, plain, product in zip(names, gradients, factored(step).g_states, strict=False):
+        both = [make.simplified(op) for op in (plain, product) if op is not None]
+        if both:
+            chosen[label] = min(both, key=lambda op: len(text := make.text(op)) + 10 * len(re.findall(r"\.\d{4}", text)))
+    where = make.abbreviated(list(chosen.values())) if sum(len(make.text(op)) for op in chosen.values()) > LONGEST else {}
+    return {label: make.text(op) for label, op in chosen.items()}, where
+
+
+def _meanings(texts: Sequence[str], names: Sequence[str] = ()) -> dict[str, str]:
+    """The words of these texts that need saying what they are."""
+    whole = " ".join(texts)
+    return {word: text for word, text in GLOSSARY.items() if word not in names and re.search(rf"(?<!\w){word}(?!\w)", whole)}
