@@ -574,10 +574,10 @@ def test_the_table_shows_every_term_and_the_sum() -> None:
     lines = ledger(loss, w).table().split("\n")
     assert lines[0] == "dL/dw_a (): the terms of 3 uses"
     assert [line.split()[:4] for line in lines[3:7]] == [
-        ["1", "4.000000", "24.24", "%"],
-        ["2", "6.000000", "36.36", "%"],
-        ["3", "6.500000", "39.39", "%"],
-        ["sum", "16.500000", "100.00", "%"],
+        ["1", "4", "24.24", "%"],
+        ["2", "6", "36.36", "%"],
+        ["3", "6.5", "39.39", "%"],
+        ["sum", "16.5", "100.00", "%"],
     ]
     assert str(ledger(loss, w)) == "\n".join(lines)
     matrix = ledger(sum(losses), w, losses=losses).table()
@@ -655,7 +655,7 @@ def test_a_loop_without_steps_is_told_how_to_get_them() -> None:
         (lambda loss, w, losses: ledger(loss, tg.tensor(1.0, requires_grad=True)), GraphError, "not computed from"),
         (lambda loss, w, losses: ledger(loss, tg.tensor(1.0)), GraphError, "constant"),
         (lambda loss, w, losses: ledger(loss, w, losses=[*losses[:2], losses[2] * 1.0]), GraphError, r"losses\[2\]"),
-        (lambda loss, w, losses: ledger(loss, w, losses=[]), ArgumentError, "empty"),
+        (lambda loss, w, losses: ledger(loss, w, losses=[]), ArgumentError, r"losses is \[\]"),
         (lambda loss, w, losses: ledger(loss, w, losses=losses[0]), GraphError, "one scalar"),
         (lambda loss, w, losses: ledger(tg.stack(losses), w), GraphError, "scalar"),
         (lambda loss, w, losses: ledger(loss, w).at(9), ArgumentError, "step 9"),

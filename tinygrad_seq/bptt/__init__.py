@@ -4,7 +4,8 @@ Readers of a recorded graph, after the fact: they touch no `.grad` and change no
 """
 
 from .jacobians import temporal_jacobians as temporal_jacobians
-from .ledger import Ledger as Ledger, Use as Use, copies as copies, ledger as ledger
+from .copies import Use as Use, copies as copies
+from .ledger import Ledger as Ledger, ledger as ledger
 from .roads import Road as Road, Roads as Roads, four_roads as four_roads
 from .rules import Rule as Rule, rule as rule
 from .sweep import Break as Break, Move as Move, Sent as Sent, Sweep as Sweep, sweep as sweep

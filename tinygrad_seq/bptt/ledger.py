@@ -7,9 +7,8 @@ Rows and columns add up to `W.grad`. Knows nothing of how it is printed (`ledger
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,24 +17,12 @@ import numpy as np
 from .. import backend
 from ..autodiff import Step, Targets, grad, steps_of_backward, sweep
 from ..errors import ArgumentError, GraphError, message
-from ..frames import Frame
 from ..graph import MultiNode, Node, Output, Value, box, node_of
 from . import ledger_text
+from .copies import Use, columns_of
 from .uses import Term, Uses, leaf_of, tape_of, time_of
 
 Array = np.ndarray[Any, Any]
-
-
-class Use(NamedTuple):
-    """One copy of a weight in the unfolded network.
-
-    time: the step that uses it; None outside every step. place: the modules and loops around. call: which of several calls of the same
-    place, counted from 1; 0 where there is but one.
-    """
-
-    time: int | None
-    place: str
-    call: int = 0
 
 
 @dataclass(frozen=True, repr=False)
@@ -59,7 +46,8 @@ class Ledger:
     norms_by_loss: Array | None
     total: Array
     gradient: Array
-    held: Array | None = field(default=None)  # the terms, unless only their norms were asked for
+    in_time: bool  # whether any step was recorded
+    held: Array | None = None  # the terms, unless only their norms were asked for
 
     @property
     def steps(self) -> list[int | None]:
@@ -177,7 +165,7 @@ def ledger(loss: Value, W: Value, losses: Sequence[Value] | Value | None = None,
             message(f"ledger: the loss has shape {loss._data.shape}", expected="a scalar", do="loss.sum() or loss.mean()")
         )
     uses = Uses(values, [leaf])
-    columns, column_of = _columns(uses)
+    columns, column_of = columns_of(uses)
     gradient = backend.to_numpy(grad(loss, W)._data)
     book = _Book(uses, leaf, column_of, len(columns), gradient, keep=not norms)
     sweep_of_all = partial(steps_of_backward, [whole], targets={leaf: {0: None}})
@@ -195,7 +183,18 @@ def ledger(loss: Value, W: Value, losses: Sequence[Value] | Value | None = None,
         )
     held = row.terms if book.keep else None
     return Ledger(
-        W.name or "", columns, loss_steps, row.norms, row.shares, row.reached, by_use, by_loss, book.total, gradient, held
+        W.name or "",
+        columns,
+        loss_steps,
+        row.norms,
+        row.shares,
+        row.reached,
+        by_use,
+        by_loss,
+        book.total,
+        gradient,
+        any(t is not None for t in uses.times.values()),
+        held,
     )
 
 
@@ -206,9 +205,10 @@ def _listed(losses: Any) -> list[Value]:
                 message("ledger: losses is one scalar", expected="one loss for each step: a list, or a Tensor (T, ...)")
             )
         return [losses]
-    values = list(losses)
-    if not values:
-        raise ArgumentError(message("ledger: losses is empty", expected="one loss for each step"))
+    if not isinstance(losses, Iterable) or not (values := list(losses)):
+        raise ArgumentError(
+            message(f"ledger: losses is {losses!r}", expected="one loss for each step: a list, or a Tensor (T, ...)")
+        )
     return values
 
 
@@ -347,78 +347,3 @@ class _Book:
     def _add(self, term: Term, unfinished: dict[int, Any]) -> None:
         column, value = self.column_of[term.node], backend.to_numpy(term.value)
         unfinished[column] = value if column not in unfinished else unfinished[column] + value
-
-
-def _columns(uses: Uses) -> tuple[list[Use], dict[Node, int]]:
-    """The copies of the weight, and to which of them every node that uses it belongs: by the loop, the place within its step, and the time."""
-    users = [n for n in uses.tape if n not in uses.forms and n.prim is not None and any(True for a in n.args for _ in uses.of(a))]
-    runs = _runs(uses)
-    keys: dict[Node, tuple[Any, int | None]] = {}
-    places: dict[Any, str] = {}
-    for node in users:
-        where = _where(node.frame, runs)
-        keys[node] = where, uses.times[node.frame]
-        places.setdefault(where, uses.place(node))
-    alike, seen = Counter(places.values()), Counter[str]()
-    calls: dict[Any, int] = {}
-    for where, place in places.items():
-        seen[place] += 1
-        calls[where] = seen[place] if alike[place] > 1 else 0
-    rank = {where: number for number, where in enumerate(places)}
-    copies = sorted(set(keys.values()), key=lambda key: (key[1] is None, rank[key[0]], key[1] or 0))
-    number = {key: column for column, key in enumerate(copies)}
-    return [Use(time, places[where], calls[where]) for where, time in copies], {node: number[key] for node, key in keys.items()}
-
-
-def _runs(uses: Uses) -> dict[Frame, int]:
-    """For every step the number of its loop among those that follow each other in one frame: a step that was there before begins another."""
-    steps = {s for frame in uses.times if frame is not None for s in [_step_of(frame)] if s is not None}
-    seen: dict[Frame | None, set[int | None]] = {}
-    count: Counter[Frame | None] = Counter()
-    runs: dict[Frame, int] = {}
-    for step in sorted(steps, key=lambda frame: frame.call):
-        if step.step in seen.setdefault(step.parent, set()):
-            seen[step.parent] = set()
-            count[step.parent] += 1
-        seen[step.parent].add(step.step)
-        runs[step] = count[step.parent]
-    return runs
-
-
-def _step_of(frame: Frame) -> Frame | None:
-    return next((f for f in reversed(frame.path()) if f.step is not None), None)
-
-
-def _where(frame: Frame | None, runs: dict[Frame, int]) -> Any:
-    """What tells the copies of a weight apart but for their time: the loop and the modules within its step, or else the call."""
-    step = None if frame is None else _step_of(frame)
-    if frame is None or step is None:
-        return frame
-    path = frame.path()
-    inside = path[path.index(step) + 1 :]
-    return step.parent, runs[step], tuple(f.owner if isinstance(f.owner, str) else id(f.owner) for f in inside)
-
-
-def copies(loss: Value, W: Value, others: Sequence[Value]) -> dict[str, list[Use]]:
-    """Which copies of other weights the gradient dL/dW runs through: the uses that lie on a path from the loss back to W.
-
-    others: weights, W itself among them if you like. By name (by number where one has none) the copies, as in `Ledger.uses`. A copy whose
-    factor is a constant, as W_hh at step 1 before which h_0 = 0 stands, lies on no path to W_xh.
-    """
-    values = tape_of([loss], "copies")
-    leaf = leaf_of(W, values, "copies")
-    on_path = {step.node for step in steps_of_backward(values, targets={leaf: {0: None}})}
-    found: dict[str, list[Use]] = {}
-    for number, other in enumerate(others):
-        uses = Uses(values, [leaf_of(other, values, "copies")])
-        columns, column_of = _columns(uses)
-        passed = {column for node, column in column_of.items() if node in on_path and _carries(node, uses, leaf, on_path)}
-        found[other.name or str(number)] = [columns[column] for column in sorted(passed)]
-    return found
-
-
-def _carries(node: Node, uses: Uses, leaf: Node, on_path: set[Node]) -> bool:
-    """Whether a use of one weight passes the gradient of another on: an argument beside it leads there, or is that weight."""
-    return leaf in uses.leaves or any(
-        n in on_path or n is leaf for a in node.args for n in [node_of(a)] if n is not None and not any(True for _ in uses.of(a))
-    )

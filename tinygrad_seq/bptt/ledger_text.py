@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from .ledger import Ledger, Use
+from .copies import Use
 
-ENDS = 8  # of a long table this many rows or columns are shown at each end
+if TYPE_CHECKING:
+    from .ledger import Ledger
+
 OUTSIDE = "outside"  # how the time None is written
 
 
@@ -24,13 +25,19 @@ def table(led: Ledger, full: bool = False) -> str:
     head = f"dL/d{symbol(led.name, PLAIN)}" + (f", {led.name}" if symbol(led.name, PLAIN) != led.name and led.name else "")
     head += f" {tuple(led.total.shape)}: the terms of {len(led.uses)} use{'s' * (len(led.uses) != 1)}"
     lines = [head, ""] + (_list(led, full) if led.loss_steps is None else _matrix(led, full))
-    if all(use.time is None for use in led.uses) and len(led.uses) == 1:
-        lines += ["", "No use stands in a time step. In a loop of your own, tg.steps tells them: for x in tg.steps(xs): ..."]
+    if led.steps == [None]:
+        told = "used once for all steps: ledger(loss, W, losses=...) splits it by the step whose loss it is"
+        lines += ["", f"{symbol(led.name, PLAIN)} is {told}."] if led.in_time and led.loss_steps is None else []
+        lines += (
+            []
+            if led.in_time
+            else ["", "No step was recorded. In a loop of your own, tg.steps tells them: for x in tg.steps(xs): ..."]
+        )
     return "\n".join(line.rstrip() for line in lines)
 
 
 def _list(led: Ledger, full: bool) -> list[str]:
-    places = [_place(use) for use in led.uses]
+    places = [_loop(use) for use in led.uses]
     apart = len(set(places)) > 1
     largest = float(led.norms.max(initial=0.0))
     wide = max(map(len, places)) if apart else 0
@@ -52,7 +59,7 @@ def _list(led: Ledger, full: bool) -> list[str]:
 
 def _matrix(led: Ledger, full: bool) -> list[str]:
     assert led.loss_steps is not None and led.norms_by_loss is not None
-    columns, losses = _shown(len(led.uses), full), _shown(len(led.loss_steps), full)
+    columns, losses = _shown(len(led.uses), full, ends=5), _shown(len(led.loss_steps), full)
     places = list(dict.fromkeys(map(_loop, led.uses)))
     rows = [["t \\ k", *("..." if k is None else _step(led.uses[k]) for k in columns), "sum"]]
     if len(places) > 1:
@@ -84,11 +91,11 @@ def _loop(use: Use) -> str:
     return use.place if use.time is None else _place(use)
 
 
-def _shown(count: int, full: bool) -> list[int | None]:
-    """Which of so many are shown; None stands for those between."""
-    if full or count <= 2 * ENDS + 1:
+def _shown(count: int, full: bool, ends: int = 8) -> list[int | None]:
+    """Which of so many are shown, so many at each end; None stands for those between."""
+    if full or count <= 2 * ends + 1:
         return list(range(count))
-    return [*range(ENDS), None, *range(count - ENDS, count)]
+    return [*range(ends), None, *range(count - ends, count)]
 
 
 def _step(use: Use) -> str:
@@ -96,7 +103,7 @@ def _step(use: Use) -> str:
 
 
 def _number(x: Any) -> str:
-    return "0" if x == 0 else f"{x:.6f}" if 1e-3 <= abs(x) < 1e4 else f"{x:.4e}"
+    return f"{x:.6g}"
 
 
 def _short(x: Any) -> str:
@@ -142,6 +149,10 @@ class Writing(NamedTuple):
             return rf"\frac{{{d}{of}}}{{{d}{by}}}"
         return f"∂{of}/∂{by}" if partial else f"d{of}/d{by}"
 
+    def delta(self, k: str, losses: bool) -> str:
+        """What arrives before the nonlinearity, at step k if it has one; of the loss t."""
+        return (r"\delta" if self.latex else "δ") + (f"_{k}" if k else "") + ("^t" if losses else "")
+
     def norm(self, of: str) -> str:
         """A norm."""
         return rf"\lVert {of} \rVert" if self.latex else f"‖{of}‖"
@@ -160,33 +171,36 @@ PLAIN, LATEX = Writing(latex=False), Writing(latex=True)
 def formula(led: Ledger, w: Writing) -> str:
     """The gradient as the sum of its terms, what the letters mean, and their norms."""
     W, double, chain = symbol(led.name, w), led.loss_steps is not None, _triangular(led)
-    delta = (r"\delta_k^t" if w.latex else "δ_k^t") if double else (r"\delta_k" if w.latex else "δ_k")
-    terms = []
+    terms: list[tuple[str, str]] = []
+    meanings: dict[str, tuple[str, str]] = {}  # of a, with the index k or without: what δ is, and what a is
     by_losses = led.reached[[t is not None for t in led.loss_steps]] if led.loss_steps is not None else None
     for place, group in groupby(range(len(led.uses)), key=lambda k: (_loop(led.uses[k]), led.uses[k].time is None)):
         columns = list(group)
         if by_losses is None or by_losses[:, columns].any():
-            where = place[0] or "outside every module"
-            note = where if not place[1] else f"{where}, outside every step"
-            terms.append((_sums(led, columns, w) + f"{delta} {w.ratio('a_k', W, partial=True)}", note))
+            k, where = "k" if led.uses[columns[0]] != Use(None, place[0]) else "", place[0] or "outside every module"
+            a, delta = f"a_{k}" if k else "a", w.delta(k, double)
+            terms.append(
+                (_sums(led, columns, w) + f"{delta} {w.ratio(a, W, partial=True)}", where + ", outside every step" * place[1])
+            )
+            meanings[a] = delta, w.ratio("L_t" if double else "L", a) + (f" = {_chain(w)}" if chain else "")
     if led.loss_steps is not None and None in led.loss_steps:
         terms.append((w.ratio("R", W), "R: what L holds beside the losses of the steps"))
     left, apart = w.ratio("L", W), len(terms) > 1
-    meaning = (delta, w.ratio("L_t" if double else "L", "a_k") + (f" = {_chain(w)}" if chain else ""))
     norms = _norms(led, w)
     if w.latex:
         body = [
             rf"{left if not i else ''} &{'=' if not i else '+'} {sums}" + (rf" && \text{{{_escaped(note)}}}" if apart else "")
             for i, (sums, note) in enumerate(terms)
         ]
-        body += [rf"{name} &= {value}" for name, value in (meaning, *norms)]
+        body += [rf"{name} &= {value}" for name, value in (*meanings.values(), *norms)]
         return "\\begin{align*}\n" + " \\\\\n".join(body) + "\n\\end{align*}"
     wide = max(len(sums) for sums, _ in terms)
     lines = [
         f"{left if not i else ' ' * len(left)} {'=' if not i else '+'} {sums:<{wide}}" + (f"    [{note}]" if apart else "")
         for i, (sums, note) in enumerate(terms)
     ]
-    lines += ["", " = ".join(meaning), f"a_k: what step k computes from {W}"]
+    lines += ["", *(" = ".join(meaning) for meaning in meanings.values())]
+    lines += [f"{a}: what {'step k' if a == 'a_k' else 'that one use'} computes from {W}" for a in meanings]
     lines += ["L_t: the loss of step t, as it counts in L"] * double + ["h_j: all that step j hands on"] * chain
     lines += ["", *(f"{name} = {value}" for name, value in norms)]
     return "\n".join(line.rstrip() for line in lines)
@@ -232,16 +246,18 @@ def _norms(led: Ledger, w: Writing) -> list[tuple[str, str]]:
     lines = []
     if led.loss_steps is None:
         dots = r"\dots" if w.latex else "..."
-        listed = ", ".join(dots if k is None else w.number(float(led.norms[k])) for k in _shown(len(led.uses), full=False))
+        listed = ", ".join(dots if k is None else w.number(float(led.norms[k])) for k in _shown(len(led.uses), full=False, ends=4))
         ends = list(dict.fromkeys(_step(led.uses[k]) for k in (0, -1)))
         span = f", {dots}, ".join(rf"\text{{{end}}}" if w.latex and not end.isdigit() else end for end in ends)
-        term = r"\delta_k \, \partial a_k / \partial " + name if w.latex else f"δ_k ∂a_k/∂{name}"
-        lines.append((w.norm(term), f"{listed}" + (rf" \qquad (k = {span})" if w.latex else f"    (k = {span})")))
+        k = "" if led.steps == [None] else "_k"
+        term = rf"\delta{k} \, \partial a{k} / \partial {name}" if w.latex else f"δ{k} ∂a{k}/∂{name}"
+        told = f"(k = {span})" if k else "" if w.latex else "(outside every step)"
+        lines.append((w.norm(term), f"{listed}" + (r" \qquad " if w.latex else "    ") + told))
     lines.append((w.norm(w.ratio("L", name)), w.number(float(np.linalg.norm(led.total)))))
     return lines
 
 
-_PYTORCH = re.compile(r"(weight|bias)_([a-z]+)_l(\d+)(_reverse)?$")
+_PYTORCH = re.compile(r"(weight|bias)_([a-z]+)(?:_l(\d+))?(_reverse)?$")
 
 
 def symbol(name: str, w: Writing) -> str:
@@ -252,7 +268,10 @@ def symbol(name: str, w: Writing) -> str:
     match = _PYTORCH.search(last)
     if match:
         kind, which, layer, reverse = match.groups()
-        letter, above = "W" if kind == "weight" else "b", (f"l{layer}" if layer != "0" else "") + ("←" if reverse else "")
+        letter, above = (
+            "W" if kind == "weight" else "b",
+            (f"l{layer}" if layer not in (None, "0") else "") + ("←" if reverse else ""),
+        )
         if w.latex:
             above = above.replace("←", r"\leftarrow")
             return f"{letter}_{{{which}}}" + (f"^{{{above}}}" if above else "")
