@@ -3,6 +3,7 @@
 Everything that a layer can learn from is asked for: the gradients of the inputs, of the initial state and of all four parameters. Ours
 are the targets of the scan compiler, compiled before anything is timed. "unfolded" runs the same layer step by step on the tape, where
 asked for: `--only unfolded,PyTorch`. "hand-written kernel" is `tests/lstm_kernel.py`, the LSTM as bare NumPy can do it, without a tape.
+"products alone" is the floor under what multiplies with NumPy's kernels: its matrix products (`--only "products alone,PyTorch"`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import targets
 from bench import Case
 
 LAYERS = {"RNN": 1, "LSTM": 2, "GRU": 1}  # and how many arrays their state is
+PRODUCTS = "products alone"
 SIZES = (  # T, B, D, H
     (50, 1, 32, 64),
     (20, 16, 16, 32),
@@ -87,6 +89,30 @@ def hand_written(layer: str, size: Size) -> Callable[[], list[Any]]:
     return call
 
 
+def products_alone(layer: str, size: Size) -> Callable[[], list[Any]]:
+    """Only the matrix products of a layer, in NumPy: the floor under every target that multiplies with the same kernels."""
+    T, B, D, H = size
+    answer = tinygrad_seq("numpy", layer, size)()
+    blocks = {"RNN": 1, "LSTM": 4, "GRU": 3}[layer]
+    rng = np.random.default_rng(0)
+    rows = min(T, max(1, 1024 // B)) * B  # of the deltas that are multiplied at once
+    shapes = ((blocks * H, D + 1 + H), (D + 1 + H, B), (H, blocks * H), (blocks * H, B), (blocks * H, rows), (rows, D), (rows, H))
+    w, seen, back, delta, deltas, xs, hs = (0.1 * rng.standard_normal(shape, np.float32) for shape in shapes)
+    z, d = np.empty((blocks * H, B), np.float32), np.empty((H, B), np.float32)
+    w_ih = np.ascontiguousarray(w[:, :D])
+
+    def call() -> list[Any]:
+        for _ in range(T):
+            np.dot(w, seen, out=z)
+            np.dot(back, delta, out=d)
+        for start in range(0, T * B, rows):
+            n = min(rows, T * B - start)
+            deltas[:, :n] @ xs[:n], deltas[:, :n] @ hs[:n], deltas[:, :n].T @ w_ih
+        return answer
+
+    return call
+
+
 def pytorch(layer: str, size: Size) -> Callable[[], list[Any]]:
     import torch
 
@@ -110,6 +136,7 @@ def pytorch(layer: str, size: Size) -> Callable[[], list[Any]]:
 FRAMEWORKS = {  # name in the table -> adapter, the module that it needs, the layers that it has
     **{name: (partial(tinygrad_seq, target), "tinygrad_seq", tuple(LAYERS)) for name, target in targets.COLUMNS.items()},
     "hand-written kernel": (hand_written, "numpy", ("LSTM",)),
+    PRODUCTS: (products_alone, "numpy", tuple(LAYERS)),
     "PyTorch": (pytorch, "torch", tuple(LAYERS)),
 }
 
@@ -131,6 +158,6 @@ def cases(sizes: Sequence[Size] = SIZES) -> Iterator[Case]:
                 missing,
                 TOLERANCE,
                 group=layer,
-                ours=dict.fromkeys(targets.OURS, ()),
-                optional=(targets.UNFOLDED,),
+                ours=dict.fromkeys((*targets.OURS, PRODUCTS), ()),
+                optional=(targets.UNFOLDED, PRODUCTS),
             )
