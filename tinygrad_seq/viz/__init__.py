@@ -9,26 +9,65 @@ from ..errors import GraphError, message
 from ..fusion import opened
 from ..graph import Value, require_recorded
 from ..scan import time_loop
+from .cuts import draw_cuts
+from .gates import shade, show_gates
 from .gradients import show_gradients
-from .overlays import write_notes
+from .lights import light_path, light_weight
+from .overlays import even, write_notes
+from .per_step import per_step
 from .render import Drawing as Drawing
 from .unfold import read
 
 
 def draw(
-    outputs: Value | Sequence[Value], *, full: bool = False, shapes: bool = False, gradients: bool = False, title: str | None = None
+    outputs: Value | Sequence[Value],
+    *,
+    level: str = "ops",
+    collapse: Any = (),
+    open: Any = (),
+    full: bool = False,
+    title: str | None = None,
+    values: bool = False,
+    shapes: bool = False,
+    dtypes: bool = False,
+    gradients: bool = False,
+    light: Value | None = None,
+    path: tuple[Value, Value] | None = None,
+    truncation: Any = None,
+    gates: bool = False,
+    sensitivity: Any = None,
 ) -> Drawing:
     """Draw the graph that computed `outputs`: one column per time step, states on rails, a copy of a weight for every use.
 
     The steps are those of `tg.scan` and `tg.steps`, or the calls of a module in a plain `for` loop; a compiled `tg.scan` is opened, and drawn
-    as it would be inside `tg.unfolded()`. A graph without steps is drawn as it is. Of more than 12 steps the first three and the last two are shown, with full=True all. shapes=True writes shapes. gradients=True
-    lets every edge show the norm of the gradient that flows back along it, and every copy of a weight the norm of its term.
+    as it would be inside `tg.unfolded()`. A graph without steps is drawn as it is. Of more than 12 steps the first three and the last two are shown, with full=True all.
+
+    What is written on the picture, one of them or several:
+
+        values, shapes, dtypes    on every box; of more than three numbers the smallest and the largest
+        gradients                 every edge is as wide and as dark as the norm of the gradient that flows back along it, every copy of a weight
+                                  tells that of its term; a zero is dashed, an infinite one violet, one that is no number black and dotted
+        light=W                   the copies of one weight, the term of each, and that they sum to its gradient
+        path=(a, b)               every way from one value to another
+        truncation                scissors where `tg.bptt.truncate(loss, ...)` stops the gradient; or a list of (op, position of the argument)
+        gates                     which sigmoids are open (○) and which are closed (—), after Graves
+        sensitivity=1             the states in grey, as much as they depend on the input of step 1; or on the value that is given
+
+    Masks, and steps in which all rows have ended, are grey.
+
+    level: "ops" draws every op. "cells" draws scopes as boxes with their weights as chips: the cell of every loop in every step, and the
+    modules beside it. "folded" draws one step for all of them, with a delay square z⁻¹ for each state; steps that differ are refused.
+    collapse, open: what else is one box, and what is drawn open after all: modules, frames, or patterns for a class ("LSTM"), a path
+    ("encoder.*"), a place ("LSTM > layer 0") or a name given by `tg.frame`; "*" is everything.
     """
-    values: list[Any] = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
-    for value in values:
+    drawn: list[Any] = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
+    for value in [*drawn, *(path or ())]:
         require_recorded(value, "draw")
-    values = opened(values, time_loop, checked=gradients)
-    picture = read(values, full=full)
+    tape = _cut_tape(drawn, truncation)
+    numbers = any([values, gradients, light, gates, sensitivity])
+    moved = per_step(opened([*tape, *(path or ())], time_loop, checked=numbers))
+    tape, ends = moved[: len(tape)], moved[len(tape) :]
+    picture = read(tape, full=full, cells=level != "ops", collapse=collapse, open=open)
     if not picture.boxes:
         raise GraphError(
             message(
@@ -36,8 +75,30 @@ def draw(
             )
         )
     picture.title = title or ""
-    write_notes(picture, values=False, shapes=shapes, dtypes=False)
+    write_notes(picture, values=values, shapes=shapes, dtypes=dtypes)
+    lit = light_weight(picture, tape, light) if light is not None else set()
     if gradients:
-        show_gradients(picture, values)
+        show_gradients(picture, tape, lit)
+    if ends:
+        light_path(picture, *ends)
+    if truncation is not None:
+        draw_cuts(picture, truncation)
+    if gates:
+        show_gates(picture)
+    if sensitivity is not None:
+        shade(picture, tape, sensitivity)
+    even(picture)
     steps = len(picture.columns) - len(picture.initial) + max(len(picture.hidden) - 1, 0)
     return Drawing(picture, steps)
+
+
+def _cut_tape(outputs: list[Any], truncation: Any) -> list[Any]:
+    """The outputs on the tape that a truncation speaks of."""
+    loss = getattr(truncation, "loss", None)
+    if loss is None:
+        return outputs
+    if len(outputs) != 1 or outputs[0].node is not loss.node:
+        raise GraphError(
+            message("draw: the truncation is one of another loss", expected="draw(loss, truncation=tg.bptt.truncate(loss, ...))")
+        )
+    return [truncation.tape]

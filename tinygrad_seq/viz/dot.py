@@ -122,8 +122,8 @@ def _point(numbers: Sequence[float]) -> str:
 def _heading(picture: Picture) -> str:
     if not picture.remarks:
         return f" labelloc=t label={quote(picture.title, None)}" if picture.title else ""
-    lines = [f'<FONT POINT-SIZE="15"><B>{markup(picture.title, None)}</B></FONT>'] if picture.title else []
-    lines += [f'<FONT POINT-SIZE="10" COLOR="#5b6577">{markup(remark, None)}</FONT>' for remark in picture.remarks]
+    lines = [f'<FONT POINT-SIZE="15"><B>{_with_indices(picture.title)}</B></FONT>'] if picture.title else []
+    lines += [f'<FONT POINT-SIZE="10" COLOR="#5b6577">{_with_indices(remark)}</FONT>' for remark in picture.remarks]
     return f" labelloc=t label=<{'<BR/>'.join(lines)}<BR/> >"
 
 
@@ -145,6 +145,13 @@ def label_of(text: str, notes: Sequence[str] = ()) -> str:
     head, rest = (f'{symbol[1]}<FONT POINT-SIZE="8">{symbol[2]}</FONT>', text[symbol.end() :]) if symbol else ("", text)
     lines = [head + markup(rest), *(f'<FONT POINT-SIZE="9">{markup(note)}</FONT>' for note in notes)]
     return f"<{'<BR/>'.join(lines)}>"
+
+
+def _with_indices(text: str) -> str:
+    """A heading as a part of an HTML-like label, the indices of its symbols small."""
+    return re.sub(
+        r"(?<![\w.])([^\W\d_])_([A-Za-z0-9]{1,3})(?![A-Za-z0-9_])", r'\1<FONT POINT-SIZE="9">\2</FONT>', markup(text, None)
+    )
 
 
 def markup(text: str, longest: int | None = LONGEST) -> str:
@@ -274,7 +281,7 @@ def _noted(edge: Edge, curve: Sequence[tuple[float, float]]) -> dict[str, object
     if not edge.note:
         return {}
     gap = '<TABLE BORDER="0" CELLSPACING="0" CELLPADDING="0"><TR><TD BGCOLOR="#f8fafd">'
-    label = f'<{gap}<FONT POINT-SIZE="11">{markup(edge.note)}</FONT></TD></TR></TABLE>>'
+    label = f'<{gap}<FONT POINT-SIZE="14">{markup(edge.note)}</FONT></TD></TR></TABLE>>'
     return {"label": label, "lp": f'"{_point(_middle(curve))}"'}
 
 

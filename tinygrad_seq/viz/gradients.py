@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -97,8 +97,11 @@ def norm_of(x: Any) -> float:
         return largest * math.sqrt(float((scaled * scaled).sum()))
 
 
-def show_gradients(picture: Picture, outputs: Iterable[Value]) -> None:
-    """Write the gradients on a picture: edges run the way of the gradient, as wide and as dark as its norm; copies tell their terms."""
+def show_gradients(picture: Picture, outputs: Iterable[Value], told_already: Container[str] = ()) -> None:
+    """Write the gradients on a picture: edges run the way of the gradient, as wide and as dark as its norm; copies tell their terms.
+
+    told_already: boxes on which a term is written.
+    """
     flow = flow_of(outputs, picture)
     told: dict[str, list[float]] = {}  # boxes at which an infinite gradient arrives, or one that is no number
     for edge in picture.edges:
@@ -113,11 +116,15 @@ def show_gradients(picture: Picture, outputs: Iterable[Value]) -> None:
         if id not in flow.terms:
             picture.boxes[id].notes.append(f"∇ {number(max(norms, key=math.isnan))}")
     for id, norm in flow.terms.items():
+        if id in told_already:
+            continue
         box = picture.boxes[id]
         box.notes.append(number(norm))
         box.look["penwidth"] = f"{1 + 2 * flow.share(norm):.2f}"
         box.look |= {} if math.isfinite(norm) else {"color": look_of(norm, 1.0)["color"]}
-    add_hidden_copies(picture, {what: [f"{n} copies", f"Σ {number(norm)}"] for what, (n, norm) in flow.hidden.items()})
+    for id in add_hidden_copies(picture, {what: [f"{n} copies", f"Σ {number(norm)}"] for what, (n, norm) in flow.hidden.items()}):
+        if told_already and id not in told_already:  # something else is lit
+            picture.boxes[id].look |= {"fillcolor": "#f3f4f6", "color": "#c3cad6", "fontcolor": "#9aa3b0"}
     seen = {*flow.terms.values(), *(norm for _, norm in flow.hidden.values())} | {
         flow.uses[edge.use] for edge in picture.edges if edge.use in flow.uses
     }
@@ -152,12 +159,21 @@ def mix(a: str, b: str, share: float) -> str:
     return "#" + "".join(f"{round(p + (q - p) * share):02x}" for p, q in pairs)
 
 
-def add_hidden_copies(picture: Picture, notes: dict[tuple[str, int], list[str]]) -> None:
-    """One box for all copies of a weight in the steps that are left out, with these notes: a pile in the middle of their column."""
+def add_hidden_copies(picture: Picture, notes: dict[tuple[str, int], list[str]]) -> list[str]:
+    """One box for all copies of a weight in the steps that are left out, with these notes: a pile in the middle of their column.
+
+    Returns the boxes; one that is there already keeps its notes.
+    """
     column = picture.hidden.start
-    pile = [id for id, box in picture.boxes.items() if box.kind == "more" and id in picture.rows[0]]
-    for k, ((label, family), lines) in enumerate(notes.items()):
-        box = picture.boxes[f"more_{k}"] = Box(f"more_{k}", label, "weight", column, family, notes=list(lines))
-        pile.append(box.id)
-    pile += ["more"] * ("more" in picture.boxes)
-    picture.above += pairwise(pile)
+    there = {(b.label, b.family): id for id, b in picture.boxes.items() if b.column == column and b.kind == "weight"}
+    made = []
+    for label, family in notes:
+        id = there.get((label, family), f"more_{len(there)}")
+        there[label, family] = id
+        made.append(id)
+        if id not in picture.boxes:
+            picture.boxes[id] = Box(id, label, "weight", column, family, notes=list(notes[label, family]))
+    pile = [id for id, box in picture.boxes.items() if box.kind == "more" and picture.rows and id in picture.rows[0]]
+    pile += [*there.values(), *["more"] * ("more" in picture.boxes)]
+    picture.above += [pair for pair in pairwise(pile) if pair not in picture.above]
+    return made

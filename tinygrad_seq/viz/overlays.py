@@ -23,6 +23,17 @@ def write_notes(picture: Picture, *, values: bool, shapes: bool, dtypes: bool) -
                 box.notes.append(value_text(value_of(box.shows)))
 
 
+def even(picture: Picture) -> None:
+    """Give all circles that notes are written in one size."""
+    circles = [box for box in picture.boxes.values() if box.kind in ("state", "input") and box.notes and len(box.label) <= 6]
+    if circles:
+        letters = max(max(map(len, [*box.notes, box.label])) for box in circles)
+        lines = max(len(box.notes) for box in circles)
+        width = max(0.46, 0.16 + 0.075 * letters, 0.3 + 0.14 * lines)
+        for box in circles:
+            box.look |= {"shape": "circle", "fixedsize": "true", "width": f"{width:.2f}"}
+
+
 def size_of(shape: Any) -> str:
     """A shape as text: 2×3; of an op with several results 4 of 2×3, or one after the other."""
     if shape and isinstance(shape[0], tuple):

@@ -43,9 +43,10 @@ def placed(picture: Picture, layout: Callable[[Picture], str]) -> Places | None:
         if runs:
             short = _shortened(columns, runs)
             places = _Stamp(columns, runs, short, _read(layout(short), short)).places()
-    if places is None and picture.rails:
+    noted = any(edge.note for edge in picture.edges)
+    if places is None and (picture.rails or noted):
         places = _read(layout(picture), picture)
-        if not any(";" in curve for curve, _ in places.edges.values()):
+        if not noted and not any(";" in curve for curve, _ in places.edges.values()):
             return None
     if places is not None:
         _straighten(picture, places)

@@ -1,0 +1,62 @@
+"""Truncated BPTT in a picture: scissors where a gradient is stopped."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+
+from ..errors import GraphError, message
+from .names import below
+from .picture import Picture, Use
+
+SCISSORS = "✂"
+CUT = "#8a97ad"
+
+
+def draw_cuts(picture: Picture, truncation: Any) -> None:
+    """Draw scissors on the edges that `bptt.truncate(...)` cuts, or on a list of them: of an op, and the position of its argument.
+
+    Raises GraphError where the graph that is drawn has none of them.
+    """
+    found: dict[Use, list[Any]] = defaultdict(list)
+    sliding = (getattr(truncation, "k2", None) or 0) > (getattr(truncation, "k1", None) or 0)
+    for cut in getattr(truncation, "cuts", truncation):
+        found[cut[0], cut[1]].append(cut)
+    drawn = [edge for edge in picture.all_edges() if edge.use in found]
+    if found and not drawn and not picture.hidden:
+        raise GraphError(
+            message(
+                f"draw: none of {len(found)} cuts is in this graph",
+                expected="truncation=tg.bptt.truncate(loss, ...) of the very loss that is drawn",
+            )
+        )
+    for edge in drawn:
+        assert edge.use is not None
+        edge.note = SCISSORS + (_losses(found[edge.use]) if sliding else "")
+        edge.look |= {"style": "dashed"} if sliding else {"style": "dashed", "color": CUT, "penwidth": 1.4}
+    edges = f"{len(found)} edges" if len(found) > 1 else "one edge"
+    remark = f"{SCISSORS} {edges} cut{_rows([cut for cuts in found.values() for cut in cuts])}: "
+    remark += (
+        "a gradient of the loss with that number stops there"
+        if sliding
+        else f"no gradient flows back through {'them' if len(found) > 1 else 'it'}"
+    )
+    rest = len(found) - len({edge.use for edge in drawn})
+    picture.remarks.append(remark + (f" ({rest} of them in the steps left out)" if rest else ""))
+
+
+def _losses(cuts: list[Any]) -> str:
+    """The steps whose losses are stopped, as a subscript."""
+    first, last = min(cut.losses[0] for cut in cuts), max(cut.losses[1] for cut in cuts)
+    return below(first) + ("…" + below(last) if last > first else "")
+
+
+def _rows(cuts: list[Any]) -> str:
+    """The rows of the batch that are cut, where it is not all of them."""
+    rows = [cut.rows for cut in cuts if getattr(cut, "rows", None) is not None]
+    if len(rows) < len(cuts):
+        return ""
+    which = [int(k) for k in np.flatnonzero(np.any(rows, axis=0))]
+    return f" in row{'s' * (len(which) > 1)} " + ", ".join(map(str, which[:8])) + (" …" if len(which) > 8 else "")
