@@ -247,7 +247,27 @@ def random_numbers_of_numpy() -> Any:
     return asked(lambda x, h, w, u: simple(x, h, w, u) + np.random.rand(H))
 
 
-@reason("it changes something outside itself")
+class Counting:
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, x: Any, h: Any, w: Any, u: Any) -> Any:
+        self.calls += 1
+        return simple(x, h, w, u)
+
+
+@reason("it changes `self.calls` outside itself")
+def counted_by_an_object() -> Any:
+    return asked(Counting())
+
+
+@reason("it changes `count.calls` outside itself")
+def counted_by_an_object_that_the_step_calls() -> Any:
+    count = Counting()
+    return asked(lambda x, h, w, u: count(x, h, w, u))
+
+
+@reason("it changes `states` outside itself")
 def kept_outside() -> Any:
     states: list[Any] = []
 

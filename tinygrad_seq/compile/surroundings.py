@@ -118,6 +118,25 @@ class Surroundings:
         return (f.__code__, *map(self._of, around), *map(self._of, used), *map(self._of, parts))
 
 
+def changed(step: Any, before: Any, after: Any) -> str:
+    """What differs between the keys of two looks at a step, by its name: a global, a variable around it, an attribute. "" if it has none."""
+    if type(before) is not tuple or type(after) is not tuple or before == after:
+        return ""
+    if isinstance(step, partial):
+        return changed(step.func, before[1], after[1])
+    if isinstance(step, types.MethodType):
+        return changed(step.__func__, before[1], after[1]) or changed(step.__self__, before[2], after[2])
+    if isinstance(step, types.FunctionType):
+        around = list(zip(step.__code__.co_freevars, map(_content, step.__closure__ or ()), strict=True))
+        around += [(name, step.__globals__[name]) for name in _names(step.__code__) if name in step.__globals__]
+        found = next(((name, x, a, b) for (name, x), a, b in zip(around, before[1:], after[1:]) if a != b), None)
+        return found[0] + changed(*found[1:]).removeprefix("self") if found else ""
+    if isinstance(step, _CONTAINERS) or not hasattr(step, "__dict__"):
+        return ""
+    then, now = (dict(pair for pair in key[1:] if type(pair) is tuple and len(pair) == 2) for key in (before, after))
+    return next((f"self.{name}" for name in now if then.get(name) != now[name]), "")
+
+
 def _is_ours(x: Any) -> bool:
     """Whether x is a function of this package or of NumPy, which do not change; one made within another may have something around it."""
     if isinstance(x, np.ufunc):

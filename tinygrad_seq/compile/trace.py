@@ -20,7 +20,7 @@ from ..frames import Frame, enable_grad, mode, thread, tick
 from ..graph import MultiNode, Node, Output, Value, box, leaf, node_of, raw, toposort
 from ..primitives import Primitive
 from ..transforms import same
-from .surroundings import Surroundings, plain_key, rules_key
+from .surroundings import Surroundings, changed, plain_key, rules_key
 
 MOST = 2000  # ops of a step
 LARGEST = 4096  # entries of an array that is the parameter of an op
@@ -149,9 +149,11 @@ def run(step: Callable[..., Any], x: Any, states: Sequence[Any], weights: Sequen
             if all(a is None or isinstance(a, Value) for a in originals):
                 raise
             return Traced(None, None, [], why(_ON_ARRAYS, expected=_OPS, do=_TENSORS))  # perhaps it does not fail on these
-    if Surroundings(step).key != before.key:
+    after = Surroundings(step)
+    if after.key != before.key:
+        name = changed(step, before.key, after.key)
         tracer.refuse(
-            "it changes something outside itself: a counter, a list, an attribute, a generator of random numbers",
+            f"it changes {f'`{name}`' if name else 'something'} outside itself: a counter, a list, an attribute, a generator of random numbers",
             expected="a step that does nothing but return its new state: compiled, it runs but once, not at every step",
             do="count in the state, return what is to be kept with scan(..., collect=True), draw numbers before the loop as part of xs",
         )
