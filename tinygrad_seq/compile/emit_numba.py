@@ -7,7 +7,7 @@ behind it. Weights come packed. What x alone contributes is multiplied for some 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import numba_runtime
 from .emit_numba_backward import Backward
@@ -26,16 +26,28 @@ def _check(plan: Plan) -> None:
             raise Untraceable(why(f"{what} is {op.shape}", expected="x (B, D) and states (B, H) for Numba"))
 
 
-def emit(plan: Plan, weights: list[str]) -> tuple[Any, Any, str]:
-    """The functions forward and backward, and their text. Raises Untraceable for what only the loop for NumPy can do."""
+class Texts(NamedTuple):
+    """What is written for Numba: loops, forward and backward, the functions that call them, and what these call of the step's own."""
+
+    loops: list[str]
+    drivers: list[str]
+    rules: dict[str, Any]
+
+
+def texts_of(plan: Plan, weights: list[str]) -> Texts:
+    """The texts, which need no Numba. Raises Untraceable for what only the loop for NumPy can do."""
     _check(plan)
     see = Simpler(plan.step.make, plan.step.states[0].shape[0], plan.step.states[0].dtype)
     forward = Forward(plan, weights, see)
     backward = Backward(plan, weights, see, forward)
-    texts = [forward.loops(), backward.loops()]
-    drivers = [forward.driver(), backward.driver()]
-    environment = numba_runtime.environment(texts) | backward.rules
+    return Texts([forward.loops(), backward.loops()], [forward.driver(), backward.driver()], backward.rules)
+
+
+def emit(plan: Plan, weights: list[str]) -> tuple[Any, Any, str]:
+    """The functions forward and backward, and their text. Raises Untraceable for what only the loop for NumPy can do."""
+    loops, drivers, rules = texts_of(plan, weights)
+    environment = numba_runtime.environment(loops) | rules
     for driver in drivers:
         exec(compile(driver, "<scan>", "exec"), environment)
-    text = "\n\n".join(t for pair in zip(drivers, texts, strict=True) for t in pair)
+    text = "\n\n".join(t for pair in zip(drivers, loops, strict=True) for t in pair)
     return environment["forward"], environment["backward"], text

@@ -8,6 +8,7 @@ from typing import Any
 
 from . import trace as tracing
 from .adjoint import Step, swept
+from .emit_numba import texts_of
 from .expressions import Op, used
 from .loop import Compiled, _some
 from .storage import Place
@@ -180,6 +181,10 @@ class Reading:
                     rows = "" if place.lo is None else f"[{place.lo}:{place.hi}]"
                     found.setdefault(formula(op, names), {})[place.buffer.name + rows] = None
         return table(((name, ", ".join(at)) for name, at in found.items()), " ")
+
+    def for_numba(self) -> str:
+        """The loops over time as Numba gets them."""
+        return "\n".join(text.partition("\n\n\n")[2] for text in texts_of(self.plan, self.loop.names).loops)
 
     def beside(self, notes: str) -> str:
         """Each line of a derivation by hand, `name = formula`, the same as derived, and the lines of the text that compute it."""
