@@ -3,9 +3,12 @@
 Readers of a recorded graph, after the fact: they touch no `.grad` and change no graph; a compiled time loop is opened into its steps.
 """
 
+from .flow import FlowLine as FlowLine, GradientFlow as GradientFlow, flow as flow
 from .jacobians import temporal_jacobians as temporal_jacobians
 from .copies import Use as Use, copies as copies
+from .held import Held as Held, held as held
 from .ledger import Ledger as Ledger, ledger as ledger
+from .plans import Plan as Plan, Trials as Trials, plan as plan, try_plans as try_plans
 from .roads import Road as Road, Roads as Roads, four_roads as four_roads
 from .rules import Rule as Rule, rule as rule
 from .sweep import Break as Break, Move as Move, Sent as Sent, Sweep as Sweep, sweep as sweep
@@ -17,9 +20,13 @@ __all__ = [
     "Bias",
     "Break",
     "Cut",
+    "FlowLine",
     "GatedPath",
+    "GradientFlow",
+    "Held",
     "Ledger",
     "Move",
+    "Plan",
     "Road",
     "Roads",
     "Rule",
@@ -27,12 +34,16 @@ __all__ = [
     "Sweep",
     "TemporalJacobians",
     "Term",
+    "Trials",
     "Truncation",
     "Use",
     "copies",
+    "flow",
     "four_roads",
+    "held",
     "ledger",
     "place_of",
+    "plan",
     "rule",
     "sweep",
     "tape_of",
@@ -40,4 +51,5 @@ __all__ = [
     "terms",
     "time_of",
     "truncate",
+    "try_plans",
 ]
