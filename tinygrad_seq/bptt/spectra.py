@@ -28,8 +28,9 @@ class TemporalJacobians:
     gate, that gate (T, B, H): of an LSTM {"c": f}, of a GRU {"h": z}; empty for a plain network.
 
     Where a question has `of` and `by`, they name the parts: J.between(t, s, "h", "c") = dh_t/dc_s; by is the same as of where it is left
-    out, of is the first part, and "state" is all of it. dh_t/dh_s counts all paths, those through c too; so it is a block of the
-    product of whole Jacobians, not a product of blocks.
+    out, of is the first part, and "state" is all of it. dh_t/dh_s counts all paths from h_s, those through later cells too; so it is a block of
+    the product of whole Jacobians, not a product of blocks. The other parts at time s are held fixed: dh_t/dc_s leaves out what c_s does
+    through its own h_s, which is dh_t/dh_s dh_s/dc_s more, and which `flow` counts.
     """
 
     place: str

@@ -44,7 +44,7 @@ class Chain:
     problem: GraphError | None = None  # why the loop has no states of one form
 
     @property
-    def reach(self) -> list[str]:
+    def own(self) -> list[str]:
         """The parts that are no older than their state: without the h_(t-1) that a loop with two taps carries beside h_t."""
         return [name for name in self.names if "(t-" not in name]
 
@@ -426,16 +426,21 @@ def listed(states: Sequence[Any], who: str, names: Sequence[str] | None = None) 
 # ---- What a caller means ---------------------------------------------------------------------------------------------------------------
 
 
+def no_loop(who: str) -> GraphError:
+    """The error of a tape without states."""
+    return GraphError(
+        message(
+            f"{who}: no loop with a state stands on the tape",
+            expected="a tensor computed by nn.RNN, nn.LSTM, nn.GRU, nn.Recurrent, tg.scan or a loop over tg.steps(xs), of two steps at least",
+            do="for x in tg.steps(xs): ...; or give the states themselves as a list [h_1, h_2, ...]",
+        )
+    )
+
+
 def chosen(chains: Sequence[Chain], loop: str | None, who: str) -> Chain:
     """The chain of the loop whose place ends with `loop`; the only one where none is named."""
     if not chains:
-        raise GraphError(
-            message(
-                f"{who}: no loop with a state stands on the tape",
-                expected="a tensor computed by nn.RNN, nn.LSTM, nn.GRU, nn.Recurrent, tg.scan or a loop over tg.steps(xs), of two steps at least",
-                do="for x in tg.steps(xs): ...; or give the states themselves as a list [h_1, h_2, ...]",
-            )
-        )
+        raise no_loop(who)
     fitting = [c for c in chains if loop is None or c.place == loop] or [
         c for c in chains if loop is not None and c.place.endswith(loop)
     ]
