@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import re
 import sys
@@ -12,6 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from random_cells import Call, Cell, cells_and_calls
+from test_compile_cells import over_time
 
 import tinygrad_seq as tg
 from tinygrad_seq import nn
@@ -404,6 +408,71 @@ def test_padding_adds_nothing() -> None:
     assert short.norms[2:].tolist() == [0, 0, 0] and not short.reached[2:].any()
 
 
+def test_what_a_recorded_gradient_uses_is_told_apart() -> None:
+    """A penalty on the gradient of the inputs: W_hh is used in the forward pass and, from step 2 on, in the backward pass."""
+    tg.seed(0)
+    rnn, xs = nn.RNN(D, H, dtype="float64"), tg.tensor(XS, requires_grad=True)
+    with tg.unfolded():
+        hs, _ = rnn(xs)
+        (g,) = tg.grad([(hs * hs).sum()], [xs], create_graph=True)
+    led = ledger((g * g).sum(), rnn.weight_hh_l0)
+    assert led.uses == [Use(t, "RNN > layer 0") for t in range(1, 6)] + [Use(t, "RNN > layer 0 > backward") for t in range(2, 6)]
+    assert led.check() <= EXACT
+
+
+def test_loops_in_loops_keep_their_own_times() -> None:
+    w, h, outs = tg.tensor(np.eye(2), requires_grad=True), np.ones((1, 2)), []
+    for _ in tg.steps(range(2)):
+        for _ in tg.steps(range(3)):
+            h = tg.tanh(h @ w)
+        outs.append(h.sum())
+    led = ledger(sum(outs), w, losses=outs)
+    assert led.uses == [Use(t, f"steps t={outer}") for outer in (1, 2) for t in (1, 2, 3)] and led.check() <= EXACT
+    assert led.reached.tolist() == [[True] * 3 + [False] * 3, [True] * 6] and led.loss_steps == [1, 2]
+
+
+def test_recomputed_pieces_keep_their_steps_to_themselves_and_say_so() -> None:
+    w = tg.tensor(0.5, requires_grad=True, dtype="float64")
+
+    @tg.recompute
+    def piece(h: Any) -> Any:
+        for _ in tg.steps(range(3)):
+            h = tg.tanh(w * h)
+        return h
+
+    led = ledger(piece(piece(tg.tensor(1.0, dtype="float64"))), w)
+    assert led.steps == [None] and led.check() <= EXACT and "tg.recompute" in led.table()
+
+
+def test_random_cells() -> None:
+    """For every leaf of a random loop the ledger adds up, compiled and unfolded, from either end and with lengths."""
+    compared = []
+
+    @settings(max_examples=25)
+    @given(cells_and_calls())
+    def check(drawn: tuple[Cell, Call]) -> None:
+        runs = []
+        for how in (contextlib.nullcontext(), tg.unfolded()):
+            with how:
+                outputs, leaves = over_time(*drawn)
+            runs.append(((outputs["hs"] * outputs["hs"]).sum(axis=tuple(range(1, outputs["hs"].ndim))), leaves))
+        for name in runs[1][1]:
+            losses, leaves = runs[1]
+            if losses.node is None or leaves[name].node not in tg.toposort([losses]):  # nothing that the loss sees depends on it
+                continue
+            found = []
+            for losses, leaves in runs:
+                led = ledger(losses.sum(), leaves[name], losses=losses)
+                assert np.abs(led.total - led.gradient).max() <= EXACT * max(1.0, np.abs(led.gradient).max()), name
+                assert np.allclose(led.by_use, ledger(losses.sum(), leaves[name]).terms, rtol=1e-10, atol=1e-13), name
+                found.append(led)
+            assert found[0].steps == found[1].steps and np.allclose(found[0].terms, found[1].terms, rtol=1e-10, atol=1e-13), name
+            compared.append(len(found[0].uses))
+
+    check()
+    assert len(compared) > 40 and max(compared) >= 5
+
+
 # ---- Losses ----------------------------------------------------------------------------------------------------------------------------
 
 
@@ -572,7 +641,7 @@ def known() -> tuple[Any, Any, list[Any]]:
 def test_the_table_shows_every_term_and_the_sum() -> None:
     w, loss, losses = known()  # w² h_0, w h_1, h_2
     lines = ledger(loss, w).table().split("\n")
-    assert lines[0] == "dL/dw_a (): the terms of 3 uses"
+    assert lines[0] == "dL/dw_a, w_a (): the terms of 3 uses"
     assert [line.split()[:4] for line in lines[3:7]] == [
         ["1", "4", "24.24", "%"],
         ["2", "6", "36.36", "%"],
@@ -615,12 +684,12 @@ def test_the_chain_of_products_is_claimed_only_where_states_run_forward() -> Non
         ("rnn.weight_hh_l0", "W_hh", "W_{hh}"),
         ("weight_ih_l1_reverse", "W_ih^l1←", r"W_{ih}^{l1\leftarrow}"),
         ("bias_hh_l2", "b_hh^l2", "b_{hh}^{l2}"),
-        ("score.weight", "score.weight", r"\mathtt{score.weight}"),
+        ("score.weight", "(score.weight)", r"\mathtt{score.weight}"),
         ("weight", "W", "W"),
         ("W_hh", "W_hh", "W_{hh}"),
         ("U", "U", "U"),
-        ("a{b}_%", "a{b}_%", r"\mathtt{a\{b\}\_\%}"),
-        ("\\input{x}", "\\input{x}", r"\mathtt{\textbackslash{}input\{x\}}"),
+        ("a{b}_%", "(a{b}_%)", r"\mathtt{a\{b\}\_\%}"),
+        ("\\input{x}", "(\\input{x})", r"\mathtt{\textbackslash{}input\{x\}}"),
     ],
 )
 def test_weights_are_written_as_in_the_notes(name: str, plain: str, latex: str) -> None:
@@ -630,6 +699,14 @@ def test_weights_are_written_as_in_the_notes(name: str, plain: str, latex: str) 
     assert f"dL/d{plain}" in led.text() and rf"\frac{{dL}}{{d{latex}}}" in led.latex()
     unescaped = re.sub(r"\\[{}]", "", led.latex())
     assert unescaped.count("{") == unescaped.count("}")
+
+
+def test_a_weight_that_no_gradient_reaches_is_written_too() -> None:
+    w = tg.tensor(np.ones(2), requires_grad=True)
+    losses = [(tg.maximum(w - 5.0, 0.0) * x).sum() for x in tg.steps([1.0, 2.0])]
+    led = ledger(sum(losses), w, losses=losses)
+    assert not led.norms.any() and led.check() == 0 and led.shares.tolist() == [[0, 0], [0, 0]]
+    assert "dL/dW" in led.table() and "dL/dW" in led.text() and "align" in led.latex()
 
 
 def test_long_ledgers_are_shortened_and_told_in_full() -> None:

@@ -18,7 +18,7 @@ from .. import backend
 from ..autodiff import Step, Targets, grad, steps_of_backward, sweep
 from ..errors import ArgumentError, GraphError, message
 from ..graph import MultiNode, Node, Output, Value, box, node_of
-from . import ledger_text
+from . import ledger_text, notation
 from .copies import Use, columns_of
 from .uses import Term, Uses, leaf_of, tape_of, time_of
 
@@ -46,7 +46,7 @@ class Ledger:
     norms_by_loss: Array | None
     total: Array
     gradient: Array
-    in_time: bool  # whether any step was recorded
+    note: str  # what a reader should know of the steps
     held: Array | None = None  # the terms, unless only their norms were asked for
 
     @property
@@ -114,15 +114,20 @@ class Ledger:
 
     def text(self) -> str:
         """The sum in the notation of the lecture notes, with the norm of every term beneath."""
-        return ledger_text.formula(self, ledger_text.PLAIN)
+        return notation.formula(self, notation.PLAIN)
 
     def latex(self) -> str:
         """The same in LaTeX: an align* environment."""
-        return ledger_text.formula(self, ledger_text.LATEX)
+        return notation.formula(self, notation.LATEX)
+
+    @property
+    def symbol(self) -> str:
+        """dL/dW, as it is written."""
+        return notation.PLAIN.ratio("L", notation.symbol(self.name, notation.PLAIN))
 
     def __repr__(self) -> str:
         losses = "" if self.loss_steps is None else f"{len(self.loss_steps)} losses × "
-        return f"<Ledger of dL/d{ledger_text.symbol(self.name, ledger_text.PLAIN)}: {losses}{len(self.uses)} uses, sum {tuple(self.total.shape)}>"
+        return f"<Ledger of {self.symbol}: {losses}{len(self.uses)} uses, sum {tuple(self.total.shape)}>"
 
     def __str__(self) -> str:
         return self.table()
@@ -193,8 +198,21 @@ def ledger(loss: Value, W: Value, losses: Sequence[Value] | Value | None = None,
         by_loss,
         book.total,
         gradient,
-        any(t is not None for t in uses.times.values()),
+        _note(uses, leaf, columns, losses),
         held,
+    )
+
+
+def _note(uses: Uses, leaf: Node, columns: list[Use], losses: Any) -> str:
+    """What a reader should know of the steps."""
+    if any(node.prim and node.prim.name == "again" and leaf in map(node_of, node.args) for node in uses.tape):
+        return "A function inside tg.recompute keeps its steps to itself: its uses of the weight stand as one."
+    if any(use.time is not None or use.call for use in columns) or len(columns) > 1:
+        return ""
+    if all(time is None for time in uses.times.values()):
+        return "No step was recorded. In a loop of your own, tg.steps tells them: for x in tg.steps(xs): ..."
+    return (
+        "" if losses is not None else "Used once for all steps: ledger(loss, W, losses=...) splits it by the step whose loss it is."
     )
 
 

@@ -54,11 +54,13 @@ def time_of(node: Node) -> int | None:
 def place_of(node: Node) -> str:
     """Where a node was recorded, but for its time step: the modules and loops around it, as in "Encoder > LSTM > layer 0_reverse".
 
-    The steps of outer loops belong to the place: "steps t=2 > layer 0". Empty at the top.
+    The steps of outer loops belong to the place: "steps t=2 > layer 0". What a gradient recorded (create_graph=True) ends in "backward". Empty
+    at the top.
     """
     path = [] if node.frame is None else node.frame.path()
     step = next((frame for frame in reversed(path) if frame.step is not None), None)
-    return " > ".join(_label(frame) for frame in path if frame is not step and frame.owner is not None)
+    names = [_label(frame) for frame in path if frame is not step and frame.owner is not None]
+    return " > ".join(names + ["backward"] * bool(path and path[-1].backward))
 
 
 def _label(frame: Frame) -> str:
