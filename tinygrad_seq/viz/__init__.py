@@ -13,7 +13,7 @@ from .cuts import draw_cuts
 from .gates import shade, show_gates
 from .gradients import show_gradients
 from .lights import light_path, light_weight
-from .overlays import even, write_notes
+from .overlays import finish, write_notes
 from .per_step import per_step
 from .render import Drawing as Drawing
 from .unfold import read
@@ -64,10 +64,10 @@ def draw(
     for value in [*drawn, *(path or ())]:
         require_recorded(value, "draw")
     tape = _cut_tape(drawn, truncation)
-    numbers = any([values, gradients, light, gates, sensitivity])
+    numbers = values or gradients or gates or light is not None or sensitivity is not None
     moved = per_step(opened([*tape, *(path or ())], time_loop, checked=numbers))
     tape, ends = moved[: len(tape)], moved[len(tape) :]
-    picture = read(tape, full=full, cells=level != "ops", collapse=collapse, open=open)
+    picture = read(tape, full=full, cells=level != "ops", collapse=collapse, open=open, folded=level == "folded")
     if not picture.boxes:
         raise GraphError(
             message(
@@ -87,7 +87,7 @@ def draw(
         show_gates(picture)
     if sensitivity is not None:
         shade(picture, tape, sensitivity)
-    even(picture)
+    finish(picture)
     steps = len(picture.columns) - len(picture.initial) + max(len(picture.hidden) - 1, 0)
     return Drawing(picture, steps)
 

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import NamedTuple
 
-from .dot import FILLS, LINE, RAILS, STATES, WEIGHTS, label_of, markup
+from .dot import FILLS, INK, LINE, RAILS, STATES, WEIGHTS, label_of, markup
 from .picture import Box, Edge, Picture
 
 NAME = re.compile(r"(?:.*\.)?(weight|bias)(?:_([a-z]{1,3}))?(?:_l\d+)?(?:_reverse)?(?![A-Za-z0-9_])(.*)", re.DOTALL)
 INDEXED = re.compile(r"([^\W\d_])_([A-Za-z0-9]{1,3})(?![A-Za-z0-9_.])")
 PER_ROW = 4
+NOTE = 10  # points that a note adds to the height of a chip
 WIDTHS = dict.fromkeys("iljtfI.,'|[]():; ", 0.36) | dict.fromkeys("mwMW@%∞", 0.95) | dict.fromkeys("₀₁₂₃₄₅₆₇₈₉₊₋⁰¹²³⁴⁵⁶⁷⁸⁹", 0.42)
+
+
+class Chip(NamedTuple):
+    """A weight inside a cell: which, what is written on it and beneath, with room for how many letters, and its colours."""
+
+    family: int
+    text: str
+    notes: list[str]
+    room: int
+    fill: str
+    ink: str
 
 
 def dressed(picture: Picture) -> Picture:
@@ -19,7 +32,19 @@ def dressed(picture: Picture) -> Picture:
     for box in picture.boxes.values():
         if box.kind in ("cell", "start"):
             box.look |= {"shape": "plain", "style": '""', "label": card(picture, box), "fillcolor": None, "color": None}
+        elif box.kind == "delay":
+            box.look |= {
+                "shape": "box",
+                "style": "filled",
+                "fillcolor": INK,
+                "color": INK,
+                "fontcolor": "#ffffff",
+                "fontname": "Helvetica-Bold",
+            }
     for edge in picture.edges:
+        if edge.kind in ("delayed", "undelayed"):
+            edge.look |= {"color": RAILS[picture.states[edge.family].kind], "penwidth": 2.2}
+            edge.look |= {"constraint": "false"} if edge.kind == "undelayed" else {}
         if edge.kind in ("lane", "out"):
             strands = strands_of(picture, edge)
             edge.look |= {"color": ":#ffffff:".join(strands), "penwidth": 1.8 if len(strands) > 1 else 2.2}
@@ -45,14 +70,34 @@ def card(picture: Picture, box: Box) -> str:
             rows.append(f"<TR><TD {_sized(width, 22)} {style}>{markup(circle.label)}</TD></TR>")
         return f'<<TABLE BORDER="0" CELLBORDER="1" CELLSPACING="3" CELLPADDING="0">{"".join(rows)}</TABLE>>'
     chips, widths, title = chips_of(box), *_widths(box)
-    rows = [f'<TR><TD COLSPAN="{max(len(widths), 1)}" {_sized(title, 18)}><B>{markup(box.label)}</B></TD></TR>']
+    fill, ink = _look_of_cell(box)
+    span = f'COLSPAN="{max(len(widths), 1)}"'
+    rows = [f'<TR><TD {span} {_sized(title, 18)}><FONT COLOR="{ink}"><B>{markup(box.label)}</B></FONT></TD></TR>']
+    height = 16 + NOTE * _chip_notes(chips)
     fields = [
-        f'<TD {_sized(widths[k % PER_ROW], 16)} BGCOLOR="{chip_colour(family)}"><FONT POINT-SIZE="9">{chip_markup(text)}</FONT></TD>'
-        for k, (family, text) in enumerate(chips)
+        f'<TD {_sized(widths[k % PER_ROW], height)} BGCOLOR="{chip.fill}"><FONT POINT-SIZE="9" COLOR="{chip.ink}">'
+        + "<BR/>".join([chip_markup(chip.text), *(f'<FONT POINT-SIZE="8">{markup(note)}</FONT>' for note in chip.notes)])
+        + "</FONT></TD>"
+        for k, chip in enumerate(chips)
     ]
     rows += [f"<TR>{''.join(fields[k : k + PER_ROW])}</TR>" for k in range(0, len(fields), PER_ROW)]
-    look = f'BORDER="1" CELLBORDER="0" CELLSPACING="3" CELLPADDING="0" STYLE="ROUNDED" COLOR="{LINE}" BGCOLOR="{FILLS["op"]}"'
+    rows += [
+        f'<TR><TD {span} {_sized(title, 12)}><FONT POINT-SIZE="9" COLOR="{ink}">{markup(note)}</FONT></TD></TR>'
+        for note in box.notes
+    ]
+    look = f'BORDER="1" CELLBORDER="0" CELLSPACING="3" CELLPADDING="0" STYLE="ROUNDED" COLOR="{LINE}" BGCOLOR="{fill}"'
     return f"<<TABLE {look}>{''.join(rows)}</TABLE>>"
+
+
+def _look_of_cell(box: Box) -> tuple[str, str]:
+    """The fill of a cell, which is that of its state where an overlay has given it one, and the colour of its text."""
+    shaded = [one.look for one in box.inside if one.kind == "state" and "fillcolor" in one.look]
+    look = min(shaded, key=lambda look: str(look["fillcolor"]), default={})  # the darkest
+    return str(look.get("fillcolor", FILLS["op"])), str(look.get("fontcolor", INK))
+
+
+def _chip_notes(chips: list[Chip]) -> int:
+    return max((len(chip.notes) for chip in chips), default=0)
 
 
 def _sized(width: float, height: float) -> str:
@@ -65,9 +110,9 @@ def _start_width(box: Box) -> float:
 
 def _widths(box: Box) -> tuple[list[float], float]:
     """The widths of the columns of chips, and of the title above them."""
-    chips = [max(chip_width(text) + 7, 18.0) // 1 for _, text in chips_of(box)]
+    chips = [max([chip_width(chip.text) + 7, text_width("0", 8) * chip.room + 5, 18.0]) // 1 for chip in chips_of(box)]
     widths = [max(chips[k::PER_ROW]) for k in range(min(len(chips), PER_ROW))]
-    title = (text_width(box.label, 11) * 1.1 + 12) // 1
+    title = max([text_width(box.label, 11) * 1.1 + 12, text_width("0", 9) * box.room + 4]) // 1
     if widths and sum(widths) < title:
         widths = [width + (title - sum(widths)) / len(widths) // 1 + 1 for width in widths]
     return widths, sum(widths) or max(title, 36.0)
@@ -77,11 +122,15 @@ def size_of(box: Box) -> tuple[float, float]:
     """The width and the height of a box, in points."""
     lines, size = box.label.split("\n"), 11.0
     if box.kind == "cell":
-        rows = -(-len(chips_of(box)) // PER_ROW)
+        chips = chips_of(box)
+        rows = -(-len(chips) // PER_ROW)
         widths, title = _widths(box)
-        return title + 3 * max(len(widths) - 1, 0) + 8, 26.0 + 19 * rows
+        height = 26.0 + (19 + NOTE * _chip_notes(chips)) * rows + 15 * len(box.notes)
+        return title + 3 * max(len(widths) - 1, 0) + 8, height
     if box.kind == "start":
         return _start_width(box) + 6, 25.0 * len(box.inside) + 3
+    if box.kind == "delay":
+        return 26.0, 22.0
     if box.kind == "more":
         return 22.0, 14.0
     if box.kind in ("input", "state") and len(box.label) <= 4 and not box.notes:
@@ -105,13 +154,19 @@ def chip_width(text: str) -> float:
     return text_width(text, 9) if symbol is None else text_width(symbol[1] + text[symbol.end() :], 9) + text_width(symbol[2], 7)
 
 
-def chips_of(box: Box) -> list[tuple[int, str]]:
+def chips_of(box: Box) -> list[Chip]:
     """The weights of a cell, with how often each is used where that is more than once."""
-    uses: dict[tuple[int, str], int] = {}
+    uses: dict[tuple[int, str], list[Box]] = {}
     for one in box.inside:
         if one.kind == "weight":
-            uses[one.family, one.label] = uses.get((one.family, one.label), 0) + 1
-    return [(family, chip_text(label) + (f" ×{n}" if n > 1 else "")) for (family, label), n in uses.items()]
+            uses.setdefault((one.family, one.label), []).append(one)
+    chips = []
+    for (family, label), several in uses.items():
+        look = several[0].look
+        fill, ink = str(look.get("fillcolor", chip_colour(family))), str(look.get("fontcolor", INK))
+        times = f" ×{len(several)}" if len(several) > 1 else ""
+        chips.append(Chip(family, chip_text(label) + times, several[0].notes, several[0].room, fill, ink))
+    return chips
 
 
 def chip_colour(family: int) -> str:

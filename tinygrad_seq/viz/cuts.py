@@ -32,10 +32,11 @@ def draw_cuts(picture: Picture, truncation: Any) -> None:
                 expected="truncation=tg.bptt.truncate(loss, ...) of the very loss that is drawn",
             )
         )
-    for edge in drawn:
-        assert edge.use is not None
-        edge.note = SCISSORS + (_losses(found[edge.use]) if sliding else "")
-        edge.look |= {"style": "dashed"} if sliding else {"style": "dashed", "color": CUT, "penwidth": 1.4}
+    for edge in picture.edges:
+        cut = [cut for one in edge.bundle or [edge] if one.use in found for cut in found[one.use]]
+        if cut:
+            edge.note = SCISSORS + (_losses(cut) if sliding else "")
+            edge.look |= {"style": "dashed"} if sliding else {"style": "dashed", "color": CUT, "penwidth": 1.4}
     edges = f"{len(found)} edges" if len(found) > 1 else "one edge"
     remark = f"{SCISSORS} {edges} cut{_rows([cut for cuts in found.values() for cut in cuts])}: "
     remark += (

@@ -23,12 +23,13 @@ from .picture import LEAVES, Box, Picture, Use
 
 OPEN, CLOSED = "○", "—"
 EXACT = 64  # numbers of a state: the Jacobian of a larger one is estimated from as many directions
+LETTERS = {"LSTM": "ifo", "GRU": "rz"}  # the gates of our own cells, in tape order
 LIGHT, DARK = "#ffffff", "#1d2430"
 
 
 def show_gates(picture: Picture) -> None:
-    """Write on every sigmoid whether it is open, with its mean."""
-    gates = [one for b in picture.boxes.values() for one in (b, *b.inside) if is_gate(one)]
+    """Write on every sigmoid whether it is open, with its mean; on a cell, which of its gates are."""
+    gates = [box for box in picture.all_boxes() if is_gate(box)]
     if not gates:
         raise GraphError(
             message(
@@ -39,7 +40,14 @@ def show_gates(picture: Picture) -> None:
         mean = float(np.mean(to_numpy(raw(value_of(gate.shows)))))
         gate.notes.append(f"{OPEN if mean > 0.5 else CLOSED} {mean:.2f}")
         gate.look |= {"fillcolor": mix(DARK, LIGHT, 0.6 + 0.4 * mean), "penwidth": 1.6 if mean > 0.5 else 1.0}
-    picture.remarks.append(f"gates: {OPEN} open, {CLOSED} closed, and the mean of their numbers; lighter is more open")
+    for cell in picture.boxes.values():
+        inside = [box for box in cell.inside if is_gate(box)]
+        letters = next(
+            (names for kind, names in LETTERS.items() if cell.label.startswith(kind) and len(names) == len(inside)), None
+        )
+        if inside:
+            cell.notes.append("   ".join(f"{letters[k] if letters else 'σ'} {box.notes[-1]}" for k, box in enumerate(inside)))
+    picture.remarks.append(f"gates: {OPEN} open, {CLOSED} closed, and the mean of their numbers")
 
 
 def is_gate(box: Box) -> bool:
@@ -57,18 +65,22 @@ def shade(picture: Picture, outputs: Sequence[Value], source: Any) -> None:
     replay = _Replay(tape, starts)
     norms: dict[str, float] = {}
     estimated = False
-    for box_ in picture.boxes.values():
+    for box_ in picture.all_boxes():
         if box_.kind in ("state", "loss") and box_.tape is not None and box_.tape.prim is not None and box_.tape in replay.numbers:
             norms[box_.id], guess = replay.norm(box_.tape)
             estimated |= guess
     if not norms or not max(norms.values(), default=0.0):
         raise GraphError(message(f"draw: no state depends on {name}", expected="sensitivity= an input that the steps read"))
+    boxes = {one.id: one for one in picture.all_boxes()}
     largest = max(v for v in norms.values() if np.isfinite(v))
     for id, norm in norms.items():
-        _grey(picture.boxes[id], norm / largest if largest else 0.0, number(norm))
-    for box_ in picture.boxes.values():
+        _grey(boxes[id], norm / largest if largest else 0.0, number(norm))
+    for box_ in picture.all_boxes():
         if box_.id not in norms and box_.kind in ("state", "input"):
             _grey(box_, 1.0 if box_.id in starts.boxes else 0.0, None)
+    for cell in picture.boxes.values():
+        told = [f"{one.label} {one.notes[-1]}" for one in cell.inside if one.kind == "state" and one.notes]
+        cell.notes += ["   ".join(told)] if told else []
     text = f"grey: |∂·/∂{name}|, black is {number(largest)}"
     picture.remarks.append(text + (f", estimated from {EXACT} random directions" if estimated else ""))
 
@@ -88,7 +100,7 @@ class _Starts:
 
 def _starts(picture: Picture, source: Any) -> tuple[_Starts, str]:
     """What a sensitivity is asked for: the input of a step, or a value."""
-    boxes = picture.boxes.values()
+    boxes = picture.all_boxes()
     if isinstance(source, int):
         found = [b for b in boxes if b.kind == "input" and b.column == source]
         if not found and (written := _written(picture, source)):
@@ -123,7 +135,7 @@ def _written(picture: Picture, time: int) -> _Starts | None:
     """The input of a step that is a number, another one in every step: it is written on its op."""
     numbers: dict[tuple[str, int], dict[int | None, tuple[Box, Any]]] = {}
     seen: Counter[Any] = Counter()
-    for one in picture.boxes.values():
+    for one in picture.all_boxes():
         if one.kind == "op" and one.tape is not None and one.column is not None:
             role = one.tape.prim.name, seen[one.column, one.tape.prim.name]
             seen[one.column, one.tape.prim.name] += 1

@@ -7,6 +7,7 @@ each is told apart in grey, too. An edge along which no gradient flows stays as 
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import numpy as np
 
 from ..autodiff import steps_of_backward
 from ..graph import Node, Value, node_of, toposort
-from .picture import Box, Edge, Picture
+from .picture import Box, Edge, Picture, Use
 
 FAINT, FULL, INFINITE, NOT_A_NUMBER, NONE = "#f3c9cf", "#c62f4b", "#6a1b9a", "#000000", "#cfd7e6"
 
@@ -27,13 +28,14 @@ class Flow:
     """Norms of gradients: of the term that every use of a value sends back, and of what arrives at a state from the next step.
 
     terms: of the copies of leaves, by the id of their box; of the sum of its terms where a box has several. hidden: the same of the copies
-    that are not drawn, by what is written on them, with their number.
+    that are not drawn, by what is written on them, with their number. bundles: of edges that are drawn as one.
     """
 
-    uses: dict[tuple[Node, int], float]
+    uses: dict[Use, float]
     carried: dict[Node, float]
     terms: dict[str, float]
     hidden: dict[tuple[str, int], tuple[int, float]]
+    bundles: dict[int, float]
     largest: float
 
     def share(self, norm: float) -> float:
@@ -42,6 +44,8 @@ class Flow:
 
     def edge(self, edge: Edge, source: Box, target: Box) -> float | None:
         """The norm on an edge; None where no gradient flows."""
+        if edge.bundle:
+            return self.bundles.get(id(edge))
         if edge.kind == "carry":
             return None if target.tape is None else self.carried.get(target.tape)
         if edge.use is None and edge.kind in ("state", "sum") and target.kind == "more":
@@ -54,34 +58,57 @@ def flow_of(outputs: Iterable[Value], picture: Picture) -> Flow:
     outputs = list(outputs)
     leaves = {node: {0: None} for node in toposort(outputs) if node.prim is None}
     across = {use for state in picture.states for use in state.uses}
-    copies: dict[tuple[Node, int], Any] = {
-        edge.use: edge.source for edge in picture.edges if edge.use and picture.boxes[edge.source].kind == "weight"
-    }
+    copies = copies_of(picture)
     drawn_for = Counter(copies.values())  # without time, one box stands for all uses of a weight
     hidden = {use: what for what, several in picture.unseen.items() for use in several}
-    uses: dict[tuple[Node, int], float] = {}
+    together = {one.use: edge for edge in picture.edges for one in edge.bundle if one.use is not None}
+    uses: dict[Use, float] = {}
     arrived: dict[Node, Any] = {}
     sums: dict[Any, Any] = {}
+
+    def add(key: Any, term: Any) -> None:
+        sums[key] = sums[key] + term if key in sums else term
+
     for step in steps_of_backward(outputs, targets=leaves):
         for position, term in enumerate(step.contributions):
             if term is not None:
-                use = step.node, position
+                use, source = (step.node, position), node_of(step.node.args[position])
                 if use in hidden:
-                    sums[hidden[use]] = sums[hidden[use]] + term if hidden[use] in sums else term
+                    add(hidden[use], term)
                 else:
                     uses[use] = norm_of(term)
-                if drawn_for[copies.get(use)] > 1:
-                    sums[copies[use]] = sums[copies[use]] + term if copies[use] in sums else term
+                if drawn_for[copies.get(use, "")] > 1:
+                    add(copies[use], term)
+                if use in together:
+                    add((id(together[use]), source), term)
                 if use in across:
-                    source = node_of(step.node.args[position])
                     assert source is not None
                     arrived[source] = arrived[source] + term if source in arrived else term
     terms = {copy: norm_of(sums[copy]) if copy in sums else uses[use] for use, copy in copies.items() if use in uses}
     carried = {node: norm_of(g) for node, g in arrived.items()}
     unseen = {what: (len(several), norm_of(sums[what])) for what, several in picture.unseen.items() if what in sums}
-    shown = [*(uses[edge.use] for edge in picture.edges if edge.use in uses), *terms.values()]
-    shown += [carried[box.tape] for box in picture.boxes.values() if box.tape in carried]
-    return Flow(uses, carried, terms, unseen, max(filter(math.isfinite, shown), default=0.0))
+    bundles = {id(edge): 0.0 for edge in together.values()}
+    for key in sums:
+        if key[0] in bundles:
+            bundles[key[0]] = math.hypot(bundles[key[0]], norm_of(sums[key]))
+    flow = Flow(uses, carried, terms, unseen, {key: norm for key, norm in bundles.items() if any(k[0] == key for k in sums)}, 0.0)
+    drawn = (flow.edge(edge, picture.boxes[edge.source], picture.boxes[edge.target]) for edge in picture.edges)
+    shown = [norm for norm in (*drawn, *terms.values()) if norm is not None and math.isfinite(norm)]
+    flow.largest = max(shown, default=0.0)
+    return flow
+
+
+def copies_of(picture: Picture) -> dict[Use, str]:
+    """For every use of a weight the box of its copy: in a cell one copy stands for all uses of the weight there."""
+    chips: dict[str, str] = {}
+    for box in picture.boxes.values():
+        first: dict[tuple[int, str], str] = {}
+        for one in box.inside:
+            if one.kind == "weight":
+                chips[one.id] = first.setdefault((one.family, one.label), one.id)
+    kinds = {box.id: box.kind for box in picture.all_boxes()}
+    drawn = (edge for edge in picture.all_edges() if edge.use is not None and kinds[edge.source] == "weight")
+    return {edge.use: chips.get(edge.source, edge.source) for edge in drawn if edge.use is not None}
 
 
 def norm_of(x: Any) -> float:
@@ -112,13 +139,14 @@ def show_gradients(picture: Picture, outputs: Iterable[Value], told_already: Con
                 told.setdefault(edge.source, []).append(norm)
         elif edge.kind != "more":
             edge.look["color"] = NONE
+    boxes = {box.id: box for box in picture.all_boxes()}
     for id, norms in told.items():
         if id not in flow.terms:
             picture.boxes[id].notes.append(f"∇ {number(max(norms, key=math.isnan))}")
     for id, norm in flow.terms.items():
         if id in told_already:
             continue
-        box = picture.boxes[id]
+        box = boxes[id]
         box.notes.append(number(norm))
         box.look["penwidth"] = f"{1 + 2 * flow.share(norm):.2f}"
         box.look |= {} if math.isfinite(norm) else {"color": look_of(norm, 1.0)["color"]}
@@ -139,7 +167,12 @@ def show_gradients(picture: Picture, outputs: Iterable[Value], told_already: Con
 
 def number(x: float, digits: int = 2) -> str:
     """A number in a few characters."""
-    return "NaN" if math.isnan(x) else ("−∞" if x < 0 else "∞") if math.isinf(x) else f"{x:.{digits}g}".replace("-", "−")
+    if not math.isfinite(x):
+        return "NaN" if math.isnan(x) else "−∞" if x < 0 else "∞"
+    if x == 0:
+        return "0"
+    text = f"{x:.{digits - 1}e}" if abs(x) < 1e-3 else f"{x:.{digits}g}"
+    return re.sub(r"e([+-])0?(\d)", r"e\1\2", text).replace("e+", "e").replace("-", "−")
 
 
 def look_of(norm: float, share: float) -> dict[str, object]:

@@ -12,8 +12,8 @@ from ..autodiff import grad
 from ..backend import to_numpy
 from ..bptt.uses import Term, leaf_of, terms
 from ..errors import GraphError, message
-from ..graph import Node, Value, node_of, raw
-from .gradients import add_hidden_copies, mix, norm_of, number
+from ..graph import Value, node_of, raw
+from .gradients import add_hidden_copies, copies_of, mix, norm_of, number
 from .names import PRODUCTS
 from .picture import LEAVES, Edge, Picture
 
@@ -32,6 +32,7 @@ def light_weight(picture: Picture, outputs: Sequence[Value], weight: Any) -> set
     leaf = leaf_of(weight, outputs, "draw")
     found = terms(list(outputs), weight)[leaf]
     copies = {edge.use: edge for edge in picture.all_edges() if edge.use is not None}
+    chips, boxes = copies_of(picture), {box.id: box for box in picture.all_boxes()}
     hidden = {use: what for what, uses in picture.unseen.items() for use in uses}
     shown: dict[str, Any] = {}
     away: dict[tuple[str, int], list[Any]] = defaultdict(list)
@@ -39,18 +40,18 @@ def light_weight(picture: Picture, outputs: Sequence[Value], weight: Any) -> set
         use = term.node, term.position
         if use in copies:
             edge = copies[use]
-            id = edge.source if picture.boxes[edge.source].tape is leaf else edge.target
+            id = chips.get(use, edge.source if boxes[edge.source].tape is leaf else edge.target)
             shown[id] = shown[id] + term.value if id in shown else term.value
         elif use in hidden:
             away[hidden[use]].append(term.value)
     total = np.sum([to_numpy(term.value) for term in found], axis=0) if found else np.zeros(leaf.shape)
     largest = max((norm_of(value) for value in shown.values()), default=0.0)
-    lit = {*shown, *(id for id, box in picture.boxes.items() if box.tape is leaf and box.kind == "weight")}
+    lit = {*shown, *(id for id, box in boxes.items() if box.tape is leaf and box.kind == "weight")}
     _dim(picture, lit, {edge.use for edge in copies.values() if edge.source in lit})
     for id in lit:
         value = shown.get(id)
         share = norm_of(value) / largest if value is not None and 0 < largest < np.inf else 0.0
-        box = picture.boxes[id]
+        box = boxes[id]
         box.notes.append(_told(value) if value is not None else "not used")
         fill = mix(LIT, DEEP, min(share, 1.0)) if value is not None else PALE
         box.look |= {"fillcolor": fill, "color": LINE, "penwidth": f"{1 + 2 * min(share, 1.0):.1f}", "fontcolor": INK}
@@ -65,12 +66,12 @@ def light_weight(picture: Picture, outputs: Sequence[Value], weight: Any) -> set
 def _told(value: Any) -> str:
     """A term: the number, or the norm of an array."""
     array = to_numpy(value)
-    return signed(float(array.item())) if array.size == 1 else f"‖·‖ {number(norm_of(value), 3)}"
+    return signed(float(array.item())) if array.size == 1 else number(norm_of(value), 3)
 
 
 def signed(x: float) -> str:
     """A number with its sign, in four digits."""
-    return number(x) if x == 0 or not np.isfinite(x) else f"{x:+.4g}".replace("-", "−")
+    return ("+" if x > 0 and np.isfinite(x) else "") + number(x, 4)
 
 
 def _heading(picture: Picture, outputs: Sequence[Value], weight: Any, found: list[Term], total: Any, away: int) -> None:
@@ -80,7 +81,8 @@ def _heading(picture: Picture, outputs: Sequence[Value], weight: Any, found: lis
     (whole,) = [to_numpy(g._data) for g in grad(list(outputs), [weight])]
     kept = None if weight.grad is None else to_numpy(weight.grad._data)
     left_out = f" ({away} of them in the steps left out)" if away else ""
-    told = [f"{len(found)} copies of {name}{left_out}, each adds one term: the darker the larger"]
+    beneath = "it" if total.size == 1 else "its norm"
+    told = [f"{len(found)} copies of {name}{left_out}, each adds one term: {beneath} is written beneath, the larger the darker"]
     if total.size > 1:
         told.append(f"norm of the sum {number(norm_of(total), 4)}")
     told.append(_compared(total, whole))
@@ -94,7 +96,7 @@ def _compared(total: Any, whole: Any) -> str:
     if not np.isfinite(whole).all():
         return "the gradient is not finite"
     away = float(np.abs(total - whole).max()) / (float(np.abs(whole).max()) or 1.0)
-    return "the sum is the gradient of one backward pass" + (f", to {away:.0e}" if away else "")
+    return "the sum is the gradient of one backward pass" + (f", to {number(away, 1)}" if away else "")
 
 
 def _formula(picture: Picture, found: list[Term]) -> str:
@@ -114,10 +116,11 @@ def _of_use(picture: Picture, term: Term) -> str:
     other = next((e.source for e in picture.all_edges() if e.use == (node, 1 - position)), None)
     if other is None:  # a number that is written on its op
         return "δₜ xₜ" if node_of(node.args[1 - position]) is None and np.ndim(raw(node.args[1 - position])) == 0 else "termₜ"
-    box = picture.boxes[other]
+    boxes = {one.id: one for one in picture.all_boxes()}
+    box = boxes[other]
     name = box.label.rstrip("₀₁₂₃₄₅₆₇₈₉₋")
     if box.kind == "state":
-        name += "ₜ" if box.column == picture.boxes[_box_of(picture, node)].column else "ₜ₋₁"
+        name += "ₜ" if box.column == next(one.column for one in boxes.values() if one.tape is node) else "ₜ₋₁"
     elif box.kind == "input":
         name += "ₜ"
     elif box.kind != "weight":
@@ -125,10 +128,6 @@ def _of_use(picture: Picture, term: Term) -> str:
     if op == "multiply":
         return f"δₜ {name}"
     return f"{name}ᵀ δₜ" if op == "matmul" and position == 1 else f"δₜᵀ {name}" if op == "inner" else f"δₜ {name}"
-
-
-def _box_of(picture: Picture, node: Node) -> str:
-    return next(id for id, box in picture.boxes.items() if box.tape is node)
 
 
 # ---- The paths between two values -----------------------------------------------------------------------------------------------------
@@ -164,7 +163,11 @@ def light_path(picture: Picture, start: Value, end: Value) -> None:
 
 
 def _boxes_of(picture: Picture, value: Value) -> list[str]:
-    boxes = [id for id, box in picture.boxes.items() if box.tape is value.node and box.tape is not None]
+    boxes = [
+        id
+        for id, box in picture.boxes.items()
+        if value.node is not None and any(one.tape is value.node for one in (box, *box.inside))
+    ]
     if not boxes:
         raise GraphError(
             message(
@@ -196,7 +199,7 @@ def _named(value: Value) -> str:
 
 def _dim(picture: Picture, lit: set[str], uses: set[Any]) -> None:
     """All boxes and edges but the lit ones in pale; what a gradient has coloured stays."""
-    for box in picture.boxes.values():
+    for box in picture.all_boxes():
         if box.id not in lit and box.kind not in ("floor", "more"):
             box.look |= {"fontcolor": DIM, "color": FAINT}
             if box.kind in LEAVES or box.kind in ("op", "term", "state"):

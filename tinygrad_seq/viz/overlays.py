@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
 
 from ..graph import raw, value_of
+from .cards import card
 from .gradients import number
 from .picture import Picture
 
@@ -23,8 +25,17 @@ def write_notes(picture: Picture, *, values: bool, shapes: bool, dtypes: bool) -
                 box.notes.append(value_text(value_of(box.shows)))
 
 
-def even(picture: Picture) -> None:
-    """Give all circles that notes are written in one size."""
+def finish(picture: Picture) -> None:
+    """Give all circles that notes are written in one size, and write on the cards of cells what is written on their insides."""
+    room: dict[Any, int] = defaultdict(int)
+    told = [box for box in picture.all_boxes() if box.kind in ("cell", "weight")]
+    for box in told:
+        room[box.kind, box.label] = max([room[box.kind, box.label], *map(len, box.notes)])
+    for box in told:
+        box.room = room[box.kind, box.label]
+    for box in picture.boxes.values():
+        if box.kind == "cell":
+            box.look["label"] = card(picture, box)
     circles = [box for box in picture.boxes.values() if box.kind in ("state", "input") and box.notes and len(box.label) <= 6]
     if circles:
         letters = max(max(map(len, [*box.notes, box.label])) for box in circles)

@@ -31,6 +31,7 @@ class Box:
     shows: Any = None
     notes: list[str] = field(default_factory=list)
     look: dict[str, object] = field(default_factory=dict)
+    room: int = 0  # letters that notes take, in this and in the same box of other steps
     inside: list[Box] = field(default_factory=list)
     held: list[Edge] = field(default_factory=list)
 
@@ -103,6 +104,7 @@ class Picture:
     unseen: dict[tuple[str, int], list[Use]] = field(default_factory=dict)  # uses of weights in hidden steps, by label and family
     title: str = ""
     remarks: list[str] = field(default_factory=list)  # lines beneath the title
+    folded: bool = False  # the one column stands for every step
     lanes: list[list[str]] = field(default_factory=list)  # cells that hand on their state to each other
     above: list[tuple[str, str]] = field(
         default_factory=list
@@ -112,6 +114,10 @@ class Picture:
         """Every argument of every op, whether it is drawn as an edge of its own, in a bundle, or hidden in a cell."""
         drawn = [one for edge in self.edges if not edge.way for one in edge.bundle or [edge]]
         return drawn + [edge for box in self.boxes.values() for edge in box.held]
+
+    def all_boxes(self) -> list[Box]:
+        """Every box, those that a cell hides after it."""
+        return [one for box in self.boxes.values() for one in (box, *box.inside)]
 
     def counts(self) -> Counter[str]:
         """How many boxes there are of each kind."""
