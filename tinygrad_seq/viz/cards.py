@@ -49,7 +49,7 @@ def dressed(picture: Picture) -> Picture:
             strands = strands_of(picture, edge)
             edge.look |= {"color": ":#ffffff:".join(strands), "penwidth": 1.8 if len(strands) > 1 else 2.2}
         if edge.kind == "out":
-            edge.look |= {"weight": 20, "label": label_of(edge.label) if edge.label else None}
+            edge.look |= {"weight": 20, "label": label_of(" " + edge.label) if edge.label else None}
     return picture
 
 

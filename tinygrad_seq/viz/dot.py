@@ -180,8 +180,8 @@ def _value(value: object) -> str:
 def _cluster(
     picture: Picture, column: int, boxes: list[Box], given: Mapping[str, str] | None = None, body: list[str] | None = None
 ) -> list[str]:
-    look = f'style="rounded,filled" color="{PALE}" fillcolor="#f8fafd"'
-    label = f"t = {column}"
+    look = f'style="rounded,filled" color="{PALE}" fillcolor="{picture.fills.get(column, "#f8fafd")}"'
+    label = "every step t" if picture.folded else " · ".join([f"t = {column}", *filter(None, [picture.heads.get(column)])])
     if column in picture.initial:
         look = f'style="rounded,dashed" color="{PALE}"'
     elif column in picture.hidden:

@@ -27,7 +27,7 @@ UNSEEN = frozenset({"memory", "floor"})
 
 def fits(picture: Picture) -> bool:
     """Whether a picture is one of cells: no loop is drawn open."""
-    return bool(picture.lanes) and not any(edge.kind in ("carry", "state", "rail") for edge in picture.edges)
+    return bool(picture.lanes or picture.folded) and not any(edge.kind in ("carry", "state", "rail") for edge in picture.edges)
 
 
 def grid(picture: Picture) -> Places:
@@ -42,6 +42,8 @@ class _Grid:
         self.edges = [(n, e) for n, e in enumerate(picture.edges) if e.source in self.boxes and e.target in self.boxes]
         self.size = {id: size_of(box) for id, box in self.boxes.items()}
         self.beside = self._leaves()
+        self.behind = {e.target: e.source for _, e in self.edges if e.kind == "delayed"}  # a delay -> what makes its state
+        self.lift: dict[str, float] = {}
         self.row = self._rows()
         self.x = dict.fromkeys(self.boxes, 0.0)  # within the column
         self.channels: dict[int, float] = {}  # the edges that pass a box -> where
@@ -75,6 +77,8 @@ class _Grid:
         for _, edge in self.edges:
             a, b = self.boxes[edge.source], self.boxes[edge.target]
             near = a.column == b.column or a.column is None or b.column is None
+            if edge.kind in ("delayed", "undelayed"):
+                continue
             if edge.kind == "attend" or (near and edge.kind not in ("lane", "sum")):
                 pairs.append((a.id, b.id))
         return pairs + self.picture.above
@@ -100,7 +104,7 @@ class _Grid:
                 row[id] = min(height[u] for u in after[id]) - 1
                 while row[id] in rails[box.column] and row[id] > 0:
                     row[id] -= 1
-        row |= {id: row[op] for id, op in self.beside.items()}
+        row |= {id: row[op] for id, op in (self.beside | self.behind).items()}
         return self._outside(row)
 
     def _outside(self, row: dict[str, int]) -> dict[str, int]:
@@ -130,7 +134,7 @@ class _Grid:
         inside = [(n, e) for n, e in self.edges if e.source in ids and e.target in ids]
         rows: dict[int, list[str]] = defaultdict(list)
         for id in ids:
-            if id not in self.beside:
+            if id not in self.beside and id not in self.behind:
                 rows[self.row[id]].append(id)
         connected = {(e.source, e.target) for _, e in inside}
         fixed: dict[str, float] = {}
@@ -157,8 +161,14 @@ class _Grid:
                 k = others.index(leaf)
                 left = self.x[op] - self.size[op][0] / 2
                 self.x[leaf] = left - BESIDE - sum(self.size[o][0] + BESIDE for o in others[:k]) - self.size[leaf][0] / 2
+        for delay, cell in self.behind.items():
+            if delay in ids:
+                alike = [id for id in self.behind if self.behind[id] == cell]
+                self.lift[delay] = 32.0 * ((len(alike) - 1) / 2 - alike.index(delay))
+                self.x[delay] = self.x[cell] + self.size[cell][0] / 2 + 34 + self.size[delay][0] / 2
         for number, edge in inside:
-            self._pass(number, edge, ids)
+            if edge.kind not in ("delayed", "undelayed"):
+                self._pass(number, edge, ids)
 
     def _spread(self, ids: list[str]) -> None:
         """Boxes of one row side by side, as near to where they want to be as they can."""
@@ -167,7 +177,8 @@ class _Grid:
             return
         wanted = sum(self.x[id] for id in ids) / len(ids)
         for a, b in pairwise(ids):
-            self.x[b] = max(self.x[b], self.x[a] + (self.size[a][0] + self.size[b][0]) / 2 + BESIDE)
+            room = 64.0 if a in self.behind.values() else 0.0
+            self.x[b] = max(self.x[b], self.x[a] + (self.size[a][0] + self.size[b][0]) / 2 + BESIDE + room)
         off = sum(self.x[id] for id in ids) / len(ids) - wanted
         for id in ids:
             self.x[id] -= off
@@ -242,7 +253,7 @@ class _Grid:
 
     def _node(self, id: str, x: float) -> tuple[float, float, float, float]:
         w, h = self.size[id]
-        return x, self.y[self.row[id]], w / 72, h / 72
+        return x, self.y[self.row[id]] + self.lift.get(id, 0.0), w / 72, h / 72
 
     def _set_outside(self) -> None:
         """What stands outside of the columns is above the middle of what it is connected to."""
@@ -270,6 +281,8 @@ class _Grid:
         (x1, y1, w1, h1), (x2, y2, w2, h2) = self.places.nodes[edge.source], self.places.nodes[edge.target]
         if edge.kind == "attend":
             return self._attention(edge)
+        if edge.kind in ("delayed", "undelayed"):
+            return self._delay(edge)
         if self.row[edge.source] == self.row[edge.target]:
             side = 36.0 if x2 > x1 else -36.0
             return [(x1 + side * w1, y1), (x2 - side * w2, y2)]
@@ -321,17 +334,33 @@ class _Grid:
             points += [(x, y4 + 0.6 * (y2 - y4)), (at, y2 - 0.6 * (y2 - y4)), (at, y2)]
         return points
 
+    def _delay(self, edge: Edge) -> list[Point]:
+        """Into the delay straight, and out of it in a bow over its far side."""
+        into = edge.kind == "delayed"
+        delay, cell = (edge.target, edge.source) if into else (edge.source, edge.target)
+        (x1, y1, w1, h1), (x2, y2, w2, _) = self.places.nodes[delay], self.places.nodes[cell]
+        up = 1.0 if self.lift.get(delay, 0.0) > 0 else -1.0
+        if cell != self.behind.get(delay):
+            start, end = (x1, y1 + 36 * h1 * (1 if y2 > y1 else -1)), (x2 + 36 * w2, y2)
+            return [start, (x1, (start[1] + y2) / 2), (x1, y2), end]
+        right, at = x2 + 36 * w2, y2 + _within(y1 - y2, 0, 8)
+        if into:
+            return [(right, at), (x1 - 36 * w1, at)]
+        y, out = y1 + up * 36 * h1, max(abs(y1 - y2), 4) + 36 * h1 - 4
+        edge_of = y2 + up * min(out, self.size[cell][1] / 2 - 5)
+        return [(x1, y), (x1, y + up * 14), (right + 24, edge_of + up * 8), (right, edge_of)]
+
     def _attention(self, edge: Edge) -> list[Point]:
         """In the gap between the row of the states and that of the attention."""
         (x1, y1, _, h1), (x2, y2, w2, h2) = self.places.nodes[edge.source], self.places.nodes[edge.target]
         up = 36.0 if y2 > y1 else -36.0
-        a, b = (x1, y1 + up * h1), (x2 - 30 * w2, y2 - up * h2)
-        return [
-            a,
-            (a[0] + 0.12 * (b[0] - a[0]), a[1] + 0.75 * (b[1] - a[1])),
-            (b[0] - 0.35 * (b[0] - a[0]), a[1] + 0.55 * (b[1] - a[1])),
-            b,
-        ]
+        right = 1.0 if x2 > x1 else -1.0
+        peers = [e.source for _, e in self.edges if e.kind == "attend" and e.target == edge.target]
+        number = peers.index(edge.source) if right > 0 else len(peers) - 1 - peers.index(edge.source)
+        port = 36 * w2 - 10 - number * min(7.0, 24 * w2 / len(peers))
+        a, b = (x1, y1 + up * h1), (x2 - right * port, y2 - up * h2)
+        dx, dy = b[0] - a[0], b[1] - a[1]
+        return [a, (a[0] + 0.06 * dx, a[1] + 0.75 * dy), (b[0] - 0.12 * dx, b[1] - 0.75 * dy), b]
 
     def _set_label(self, number: int, edge: Edge, line: list[Point]) -> None:
         """Beside the lower end of the arrow; of several arrows with one label, beside the first that passes nothing."""

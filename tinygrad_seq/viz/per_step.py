@@ -55,7 +55,8 @@ def _sequences(tape: list[Node], times: dict[Node, int]) -> set[Node]:
 
 def _split(node: Node) -> list[bool] | None:
     """For every argument of an op whether it is taken apart; None where the op does not act on every entry of the first axis alone."""
-    prim, shapes = node.prim, [getattr(arg, "shape", ()) for arg in node.args]
+    prim = node.prim
+    shapes: list[tuple[int, ...]] = [getattr(arg, "shape", ()) for arg in node.args]
     if prim is None or type(node) is MultiNode or not node.shape or any(arg is None for arg in node.args):
         return None
     count = node.shape[0]

@@ -12,8 +12,10 @@ from typing import Any
 
 from ..graph import Node, Output, Value, node_of
 from . import names
+from .attention import draw_attention
 from .cards import dressed
 from .cells import collapse as replaced
+from .folded import check_alike, fold
 from .loops import Loops
 from .picture import OPS, Box, Edge, Picture, State, Use
 from .places import place
@@ -22,17 +24,24 @@ from .scopes import Cell, Scopes
 HEAD, TAIL, LONG = 3, 2, 12  # a loop longer than LONG shows its first and last steps
 
 
-def read(outputs: Iterable[Value], *, full: bool = False, cells: bool = False, collapse: Any = (), open: Any = ()) -> Picture:
+def read(
+    outputs: Iterable[Value], *, full: bool = False, cells: bool = False, collapse: Any = (), open: Any = (), folded: bool = False
+) -> Picture:
     """The picture of everything that the outputs were computed from. cells, collapse, open: which scopes are one box, see `Scopes`."""
     loops = Loops(list(outputs))
+    if folded:
+        check_alike(loops)
     steps, hidden = loops.steps, range(0)
-    if not full and len(steps) > LONG:
+    if not full and not folded and len(steps) > LONG:
         hidden = range(steps[HEAD], steps[-TAIL])
         steps = [*steps[: HEAD + 1], *steps[-TAIL:]]
     picture = Picture(columns=sorted({*steps, *loops.initial}), initial=loops.initial, hidden=hidden, states=loops.states)
     _Unfolding(loops, picture).draw()
     if cells or collapse or open:
         picture = grouped(picture, Scopes(loops, cells=cells, collapse=collapse, open=open))
+    if folded:
+        picture = fold(picture, loops)
+    dressed(picture)
     place(picture)
     return picture
 
@@ -46,7 +55,9 @@ def grouped(picture: Picture, scopes: Scopes) -> Picture:
         if cell is not None:
             id = numbers.setdefault(cell, f"cell{len(numbers)}")
             groups[box.id] = id, scopes.label(cell.frame)
-    return dressed(replaced(picture, groups))
+    picture = replaced(picture, groups)
+    draw_attention(picture)
+    return dressed(picture)
 
 
 class _Unfolding:
