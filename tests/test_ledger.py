@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import re
-import sys
 import tracemalloc
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +19,7 @@ from test_compile_cells import over_time
 import tinygrad_seq as tg
 from tinygrad_seq import nn
 from tinygrad_seq.autodiff import steps_of_backward
-from tinygrad_seq.bptt import Use, copies, ledger, terms
+from tinygrad_seq.bptt import Use, copies, entries, ledger, terms
 from tinygrad_seq.errors import ArgumentError, GraphError
 from tinygrad_seq.nn import functional as F
 
@@ -514,7 +513,6 @@ def test_the_times_of_losses_are_those_of_their_steps() -> None:
 
 def test_the_sweep_of_a_loss_begins_at_its_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """T sweeps are T²/2 steps: what arrives from a stack of all states is zero but for one, and is not followed."""
-    module = sys.modules["tinygrad_seq.bptt.ledger"]  # the function of that name stands before it
     visited = []
 
     def counting(*args: Any, **kwargs: Any) -> Any:
@@ -523,7 +521,7 @@ def test_the_sweep_of_a_loss_begins_at_its_step(monkeypatch: pytest.MonkeyPatch)
             visited[-1] += step.node.prim is not None and step.node.prim.name == "tanh"
             yield step
 
-    monkeypatch.setattr(module, "steps_of_backward", counting)
+    monkeypatch.setattr(entries, "steps_of_backward", counting)
     rnn = nn.RNN(D, H, dtype="float64")
     per_step = (rnn(tg.tensor(XS))[0] ** 2).sum(axis=(1, 2))
     ledger(per_step.sum(), rnn.weight_hh_l0, losses=per_step)
@@ -613,8 +611,10 @@ def test_arrays_of_a_device_come_back_as_numpys(device_xp: Any) -> None:
     h = tg.tensor(device_xp.asarray(RNG.standard_normal((B, H))))
     for _ in tg.steps(range(3)):
         h = tg.tanh(h @ w)
-    led = ledger((h * h).sum(), w)
-    assert type(led.terms) is np.ndarray and led.check() <= EXACT and led.steps == [1, 2, 3]
+    per_row = (h * h).sum(axis=1)
+    for losses in (None, per_row):
+        led = ledger(per_row.sum(), w, losses=losses)
+        assert type(led.terms) is np.ndarray and led.check() <= EXACT and led.steps == [1, 2, 3]
 
 
 def test_infinite_and_missing_numbers_are_shown_as_such() -> None:
@@ -732,6 +732,8 @@ def test_a_loop_without_steps_is_told_how_to_get_them() -> None:
         (lambda loss, w, losses: ledger(loss, tg.tensor(1.0, requires_grad=True)), GraphError, "not computed from"),
         (lambda loss, w, losses: ledger(loss, tg.tensor(1.0)), GraphError, "constant"),
         (lambda loss, w, losses: ledger(loss, w, losses=[*losses[:2], losses[2] * 1.0]), GraphError, r"losses\[2\]"),
+        (lambda loss, w, losses: ledger(loss, w, losses=[*losses, losses[0]]), ArgumentError, r"losses\[3\] stands there before"),
+        (lambda loss, w, losses: ledger(loss, w, losses=3.0), ArgumentError, "losses is 3.0"),
         (lambda loss, w, losses: ledger(loss, w, losses=[]), ArgumentError, r"losses is \[\]"),
         (lambda loss, w, losses: ledger(loss, w, losses=losses[0]), GraphError, "one scalar"),
         (lambda loss, w, losses: ledger(tg.stack(losses), w), GraphError, "scalar"),

@@ -2,25 +2,26 @@
 
     dL/dW = Σ_k (what the use at step k adds) = Σ_t Σ_k (what loss t adds through the use at step k)
 
-Rows and columns add up to `W.grad`. Knows nothing of how it is printed (`ledger_text`).
+Rows and columns add up to `W.grad`. Knows nothing of how it is printed (`ledger_text`, `ledger_formula`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from .. import backend
-from ..autodiff import Step, Targets, grad, steps_of_backward, sweep
+from ..autodiff import grad, steps_of_backward
 from ..errors import ArgumentError, GraphError, message
-from ..graph import MultiNode, Node, Output, Value, box, node_of
-from . import ledger_text, notation
+from ..graph import Node, Value, node_of
+from . import ledger_formula, ledger_text, notation
 from .copies import Use, columns_of
-from .uses import Term, Uses, leaf_of, tape_of, time_of
+from .entries import Entries, fill_by_loss
+from .uses import Uses, leaf_of, tape_of
 
 Array = np.ndarray[Any, Any]
 
@@ -114,11 +115,11 @@ class Ledger:
 
     def text(self) -> str:
         """The sum in the notation of the lecture notes, with the norm of every term beneath."""
-        return notation.formula(self, notation.PLAIN)
+        return ledger_formula.formula(self, notation.PLAIN)
 
     def latex(self) -> str:
         """The same in LaTeX: an align* environment."""
-        return notation.formula(self, notation.LATEX)
+        return ledger_formula.formula(self, notation.LATEX)
 
     @property
     def symbol(self) -> str:
@@ -144,9 +145,9 @@ def ledger(loss: Value, W: Value, losses: Sequence[Value] | Value | None = None,
     axis; the entry (t, k) is what the loss of step t adds through the use of W at step k. What reaches the loss past all of them, such as a
     penalty on the weights, gets a row of its own. norms=True keeps norms and shares alone, so memory does not grow with the terms.
 
-    Works on any recorded graph: a compiled loop is opened into its steps, `tg.steps` gives those of a plain `for` loop. Uses outside
-    every step (a penalty, a readout of all steps at once) have the time None. Layers, directions and calls that share W are kept apart. What is computed from W
-    outside the loop and read inside it (W.T, a normalized W, the embedding of a sequence) counts at the step that reads it.
+    Works on any recorded graph: a compiled loop is opened into its steps, `tg.steps` gives those of a plain `for` loop. Uses outside every step
+    (a penalty, a readout of all steps at once) have the time None. Layers, directions and calls that share W are kept apart. What is
+    computed from W outside the loop and read inside it (W.T, a normalized W, the embedding of a sequence) counts at the step that reads it.
 
     Cost: one reverse sweep, linear in T; with losses one sweep for each, from its loss back to the first use: T sweeps, T²/2 steps.
     Memory: the terms, T times W (T² / 2 with losses), or with norms=True a few times W.
@@ -172,35 +173,43 @@ def ledger(loss: Value, W: Value, losses: Sequence[Value] | Value | None = None,
     uses = Uses(values, [leaf])
     columns, column_of = columns_of(uses)
     gradient = backend.to_numpy(grad(loss, W)._data)
-    book = _Book(uses, leaf, column_of, len(columns), gradient, keep=not norms)
-    sweep_of_all = partial(steps_of_backward, [whole], targets={leaf: {0: None}})
+    of_all = partial(steps_of_backward, [whole], targets={leaf: {0: None}})
+    empty = partial(Entries, uses, leaf, column_of, gradient, K=len(columns))
+    rows: Any = 0
     if losses is None:
-        row, loss_steps = book.row(sweep_of_all), None
-        by_use, by_loss = row.norms, None
+        entries, loss_steps, by_loss = empty(rows=1, keep=not norms), None, None
+        entries.fill(0, of_all)
+        by_use = entries.norms[0]
     else:
-        rows, loss_steps = _by_loss(book, whole, parts, stacked=isinstance(losses, Value))
-        row = _Row(*(np.stack(column) for column in zip(*rows, strict=True)))
-        by_loss = row.total
-        by_use = (
-            np.array([np.linalg.norm(term) for term in row.terms.sum(axis=0)])
-            if book.keep
-            else _Book(uses, leaf, column_of, len(columns), gradient, keep=False).row(sweep_of_all).norms
-        )
-    held = row.terms if book.keep else None
+        stacked = isinstance(losses, Value)
+        entries = empty(rows=1 + (len(split[0]._data) if stacked else len(split)), keep=not norms)
+        loss_steps = fill_by_loss(entries, whole, parts, stacked)
+        rows = slice(None if entries.reached[-1].any() else -1)
+        loss_steps, by_loss = loss_steps[rows], entries.by_row[rows]
+        by_use = _norms_by_use(entries, of_all, empty)
     return Ledger(
-        W.name or "",
-        columns,
-        loss_steps,
-        row.norms,
-        row.shares,
-        row.reached,
-        by_use,
-        by_loss,
-        book.total,
-        gradient,
-        _note(uses, leaf, columns, losses),
-        held,
+        name=W.name or "",
+        uses=columns,
+        loss_steps=loss_steps,
+        norms=entries.norms[rows],
+        shares=entries.shares[rows],
+        reached=entries.reached[rows],
+        norms_by_use=by_use,
+        norms_by_loss=by_loss,
+        total=entries.total,
+        gradient=gradient,
+        note=_note(uses, leaf, columns, losses),
+        held=None if entries.terms is None else entries.terms[rows],
     )
+
+
+def _norms_by_use(entries: Entries, of_all: Any, empty: Any) -> Array:
+    """The norms of the columns: where the terms were not kept, by one more sweep."""
+    if entries.terms is not None:
+        return np.array([np.linalg.norm(term) for term in entries.terms.sum(axis=0)])
+    alone = empty(rows=1, keep=False)
+    alone.fill(0, of_all)
+    return np.asarray(alone.norms[0])
 
 
 def _note(uses: Uses, leaf: Node, columns: list[Use], losses: Any) -> str:
@@ -228,140 +237,3 @@ def _listed(losses: Any) -> list[Value]:
             message(f"ledger: losses is {losses!r}", expected="one loss for each step: a list, or a Tensor (T, ...)")
         )
     return values
-
-
-def _by_loss(book: _Book, whole: Value, parts: list[Any], stacked: bool) -> tuple[list[_Row], list[int | None]]:
-    """One row for each loss, and one for what reaches the whole past all of them."""
-    targets: Targets = {book.leaf: {0: None}}
-    for part in parts:
-        targets.setdefault(part.node, {})[part.index] = None
-    rest = book.row(partial(sweep, [whole], [np.ones_like(whole._data)], targets, through=False, watch=True))
-    seeds = [targets[part.node][part.index] for part in parts]
-    for k, seed in enumerate(seeds):
-        if seed is None:
-            which = "losses" if stacked else f"losses[{k}]"
-            raise GraphError(
-                message(
-                    f"ledger: the loss was not computed from {which}",
-                    expected="the very tensors that the loss was computed from",
-                    do="losses = [...]; loss = sum(losses); then ledger(loss, W, losses=losses)",
-                )
-            )
-    if stacked:
-        (value,), (whole_seed,) = parts, seeds
-        pairs, times = [(value, _only(whole_seed, t)) for t in range(len(whole_seed))], list(range(1, len(whole_seed) + 1))
-    else:
-        pairs = list(zip(parts, seeds, strict=True))
-        own = [time_of(part.node) for part in parts]
-        times = [t for t in own if t is not None]
-        if len(set(times)) < len(parts):  # losses that no step made, or several of one step
-            times = list(range(1, len(parts) + 1))
-    gates = _gates(book.uses)
-    rows = [book.row(*_from(v, seed, book, gates)) for v, seed in pairs]
-    if rest.reached.any():
-        return [*rows, rest], [*times, None]
-    return rows, list(times)
-
-
-def _gates(uses: Uses) -> list[tuple[Node, int]]:
-    """What is made in a step and read outside: where the gradient of a loss comes in from a stack of all steps."""
-    inside = {node for node in uses.tape if uses.times[node.frame] is not None}
-    gates = {
-        (source, arg.index if isinstance(arg, Output) else 0): None
-        for node in uses.tape
-        if node not in inside
-        for arg in node.args
-        if (source := node_of(arg)) in inside and source is not None
-    }
-    return list(gates)
-
-
-def _from(
-    value: Value, seed: Any, book: _Book, gates: list[tuple[Node, int]]
-) -> tuple[Callable[[], Iterable[Step]], Iterable[Step]]:
-    """The reverse sweep of one loss, in two parts: outside the steps, where many zeros may arrive, and on from where there are none.
-
-    So the sweep begins at the step of its loss. The second part comes first, as it waits for the first.
-    """
-    of_leaf: Targets = {book.leaf: {0: None}}
-    assert value.node is not None
-    if book.uses.times[value.node.frame] is not None:
-        return partial(steps_of_backward, [value], [seed], targets=of_leaf), ()
-    targets: Targets = {book.leaf: {0: None}}
-    for node, index in gates:
-        targets.setdefault(node, {})[index] = None
-
-    def onward() -> Iterable[Step]:
-        found = [(node, index, targets[node][index]) for node, index in gates]
-        alive = [(node, index, g) for node, index, g in found if g is not None and g.any()]
-        values = [box(g, node, index if type(node) is MultiNode else None) for node, index, g in alive]
-        return steps_of_backward(values, [g for *_, g in alive], targets=of_leaf) if alive else ()
-
-    return onward, sweep([value], [seed], targets, through=False, watch=True)
-
-
-def _only(g: Any, t: int) -> Any:
-    """A cotangent of all losses, zero for all but one of them."""
-    only = np.zeros_like(g)
-    only[t] = g[t]
-    return only
-
-
-class _Row(NamedTuple):
-    """What one sweep finds for each use: its norm, its share, whether a gradient arrived and, if they are kept, the terms; the norm of all."""
-
-    norms: Array
-    shares: Array
-    reached: Array
-    terms: Array
-    total: Any
-
-
-class _Book:
-    """Adds up the terms of sweeps, column by column, and forgets each where only its norm is asked for."""
-
-    def __init__(self, uses: Uses, leaf: Node, column_of: dict[Node, int], K: int, gradient: Array, keep: bool):
-        self.uses, self.leaf, self.column_of, self.K, self.gradient, self.keep = uses, leaf, column_of, K, gradient, keep
-        self.total = np.zeros_like(gradient)
-        self.size = float(np.vdot(gradient, gradient))
-        self.oldest: dict[int, int] = {}  # of each column the age of the first node that uses the weight there
-        for node, column in column_of.items():
-            self.oldest[column] = min(node.order, self.oldest.get(column, node.order))
-
-    def row(self, steps: Callable[[], Iterable[Step]], before: Iterable[Step] = ()) -> _Row:
-        """What one sweep finds: its steps, behind those that were made `before`."""
-        norms, shares, reached = np.zeros(self.K), np.zeros(self.K), np.zeros(self.K, bool)
-        terms = np.zeros((self.K, *self.gradient.shape) if self.keep else 0, self.gradient.dtype)
-        total = np.zeros_like(self.gradient)
-        unfinished: dict[int, Any] = {}
-        for _, term in self.uses.among(self._noted(before, reached)):
-            self._add(term, unfinished)
-        for column, summed in self._summed(self.uses.among(self._noted(steps(), reached)), unfinished):
-            norms[column] = np.linalg.norm(summed)
-            shares[column] = float(np.vdot(summed, self.gradient)) / self.size if self.size else 0.0
-            total += summed
-            if self.keep:
-                terms[column] = summed
-        self.total += total
-        return _Row(norms, shares, reached, terms, np.linalg.norm(total))
-
-    def _noted(self, steps: Iterable[Step], reached: Array) -> Iterator[Step]:
-        """The same steps; it is noted where a gradient arrives at a use."""
-        for step in steps:
-            column = self.column_of.get(step.node)
-            if column is not None and not reached[column]:
-                parts = step.gradient if isinstance(step.gradient, tuple) else (step.gradient,)
-                reached[column] = any(part is not None and part.any() for part in parts)
-            yield step
-
-    def _summed(self, terms: Iterable[tuple[Node, Term]], unfinished: dict[int, Any]) -> Iterator[tuple[int, Array]]:
-        """The columns, each when no older use can add to it."""
-        for _, term in terms:
-            for column in [c for c in unfinished if self.oldest[c] > term.node.order]:
-                yield column, unfinished.pop(column)
-            self._add(term, unfinished)
-        yield from unfinished.items()
-
-    def _add(self, term: Term, unfinished: dict[int, Any]) -> None:
-        column, value = self.column_of[term.node], backend.to_numpy(term.value)
-        unfinished[column] = value if column not in unfinished else unfinished[column] + value
