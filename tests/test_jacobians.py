@@ -10,6 +10,8 @@ import pytest
 import tinygrad_seq as tg
 from tinygrad_seq import nn
 from tinygrad_seq.bptt import temporal_jacobians
+from tinygrad_seq.bptt.jacobians import CutTape
+from tinygrad_seq.bptt.states import chains_of, opened_with_states
 from tinygrad_seq.errors import ArgumentError, GraphError, ShapeError
 from tinygrad_seq.nn import functional as F
 from tinygrad_seq.nn.functional import dynamics as dy
@@ -491,10 +493,16 @@ def test_what_is_no_recurrence_is_refused_with_advice() -> None:
     hs, _ = net(xs)
     with pytest.raises(GraphError, match=r"(?s)no loop with a state.*tg\.steps"):
         temporal_jacobians(nn.Linear(D, H, dtype="float64")(xs))
-    with pytest.raises(GraphError, match=r"(?s)no state was computed from the one before.*give hs itself"):
+    with pytest.raises(GraphError, match=r"(?s)no state was computed from the one before.*of a layer give.*copies"):
         temporal_jacobians([hs[t] for t in range(T)])
     with pytest.raises(ArgumentError, match="at least two"):
         temporal_jacobians([hs])
+    with pytest.raises(ArgumentError, match=r"(?s)of different lengths.*hs, _ = lstm\(xs\)"):
+        temporal_jacobians(net(xs))
+    with pytest.raises(ArgumentError, match=r"(?s)is no Tensor.*hs, _ = lstm\(xs\)"):
+        temporal_jacobians(net)
+    with pytest.raises(ArgumentError, match=r"(?s)loop=0.*a name.*LSTM > layer 0"):
+        temporal_jacobians(hs, 0)
     with pytest.raises(GraphError, match="is a constant"):
         temporal_jacobians(hs.detach())
     with pytest.raises(GraphError, match=r"(?s)state 0.*is a constant.*requires_grad_"):
@@ -558,3 +566,24 @@ def test_what_would_not_fit_into_memory_is_refused_before_it_is_tried() -> None:
     hs, _ = tg.scan(lambda x, h, w: h * w, np.zeros(4), tg.zeros((100, 2000)), (w,))
     with pytest.raises(ArgumentError, match=r"(?s)4 Jacobians \(2000, 2000\) of 100 rows take 6 GiB.*rows=\[0\]"):
         temporal_jacobians(hs)
+
+
+def test_on_a_device_they_are_those_of_the_host(device_xp) -> None:
+    device = "strict" if "strict" in device_xp.__name__ else "cuda"
+    net, xs = NETS["LSTM"](), tg.tensor(draw(T, B, D))
+    here = temporal_jacobians(net(xs)[0])
+    with tg.unfolded():
+        there = temporal_jacobians(net.to(device)(xs.to(device))[0])
+    np.testing.assert_allclose(there.steps, here.steps, atol=1e-14)
+    np.testing.assert_allclose(there.gates["c"], here.gates["c"], atol=1e-14)
+
+
+def test_the_time_it_takes_is_linear_in_the_length_of_the_sequence() -> None:
+    """Counted in ops of the sweeps: so many for a step, however many steps there are."""
+    counts = []
+    for steps in (20, 40):
+        hs, _ = NETS["GRU"]()(tg.tensor(draw(steps, B, D)))
+        _, tape = opened_with_states([hs], "test")
+        (chain,) = chains_of(tape)
+        counts.append(len(CutTape(chain, tape, np).twins))
+    assert counts[1] - counts[0] == 20 * (counts[0] // 20) and counts[0] % 20 in (0, 1)

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from ..autodiff import sweep
-from ..backend import to_numpy
-from ..errors import ArgumentError, GraphError, message
-from ..graph import MultiNode, Node, Output, Value, box, leaf, node_of, value_of
+from ..backend import array_module, to_numpy
+from ..errors import ArgumentError, GraphError, describe, message
+from ..graph import MultiNode, Node, Output, Value, box, leaf, node_of, raw, value_of
 from ..ops import add, multiply, negative, subtract, where
 from .spectra import TemporalJacobians
-from .states import Chain, chains_of, chosen, listed, opened_with_states, renamed
+from .states import OF_A_LAYER, Chain, chains_of, chosen, listed, opened_with_states, renamed
 
 WHO = "temporal_jacobians"
 MOST = 4 * 2**30  # bytes of all step Jacobians
@@ -60,10 +60,19 @@ def temporal_jacobians(
             )
         chain, tape = listed(of, WHO)
     else:
+        if not isinstance(of, Value):
+            raise ArgumentError(
+                message(
+                    f"{WHO}: {describe(of)} is no Tensor",
+                    expected="a tensor that a loop led to, or a list of states",
+                    do=OF_A_LAYER,
+                )
+            )
         _, tape = opened_with_states([of], WHO)
         chain = chosen(chains_of(tape), loop, WHO)
     renamed(chain, names, WHO)
-    cut = CutTape(chain, tape)
+    xp = array_module(*(raw(v) for v in _flat(of)))
+    cut = CutTape(chain, tape, xp)
     kept = _rows(rows, cut.batch)
     size = (len(chain.states) - 1) * len(kept) * cut.size**2 * np.dtype(chain.dtype).itemsize
     if size > MOST:
@@ -75,8 +84,12 @@ def temporal_jacobians(
             )
         )
     steps = cut.jacobians(kept)
-    carry = CutTape(chain, tape, linear=True).gates(kept)
+    carry = CutTape(chain, tape, xp, linear=True).gates(kept)
     return TemporalJacobians(chain.place, np.array(chain.times), cut.parts, steps, carry)
+
+
+def _flat(of: Any) -> list[Any]:
+    return [x for part in of for x in _flat(part)] if isinstance(of, (list, tuple)) else [of]
 
 
 def _rows(rows: Any, B: int) -> list[int]:
@@ -89,11 +102,11 @@ def _rows(rows: Any, B: int) -> list[int]:
 class CutTape:
     """A tape cut before every step: the ops between one state and the next, copied, and in place of each state that a step reads a leaf.
 
-    linear: only the ops that pass a state on as it is, times something: sums, differences, products with what does not depend on it.
+    xp: the array library that the tape was recorded with. linear: only the ops that pass a state on as it is, times something: sums, differences, products with what does not depend on it.
     """
 
-    def __init__(self, chain: Chain, tape: Sequence[Node], linear: bool = False):
-        self.chain, self.linear = chain, linear
+    def __init__(self, chain: Chain, tape: Sequence[Node], xp: Any, linear: bool = False):
+        self.chain, self.xp, self.linear = chain, xp, linear
         rows = {shape[0] if len(shape) > 1 else 1 for shape in chain.shapes}
         self.batch = rows.pop() if len(rows) == 1 else 1
         sizes = [int(np.prod(shape)) // self.batch for shape in chain.shapes]
@@ -183,7 +196,7 @@ class CutTape:
         for j, name in enumerate(chain.names):
             if B > 1 and j == 0:
                 self._check_rows(j)
-            seed = np.zeros(chain.shapes[j], chain.dtype)
+            seed = self.xp.zeros(chain.shapes[j], chain.dtype)
             flat = seed.reshape(B, -1)
             for i in range(flat.shape[1]):
                 flat[:, i] = 1
@@ -199,8 +212,9 @@ class CutTape:
 
     def _check_rows(self, j: int) -> None:
         """Raise where the last row of the batch depends on another one."""
-        seed = np.zeros(self.chain.shapes[j], self.chain.dtype)
-        seed[-1] = np.random.default_rng(0).standard_normal(seed[-1].shape)
+        mine = np.zeros(self.chain.shapes[j], self.chain.dtype)
+        mine[-1] = np.random.default_rng(0).standard_normal(mine[-1].shape)
+        seed = self.xp.asarray(mine)
         for row in self._back(j, seed):
             for g in row:
                 if g is not None and (np.abs(np.nan_to_num(to_numpy(g)[:-1])) > 0).any():
@@ -216,7 +230,7 @@ class CutTape:
         """For every part that a step hands on times a gate, that gate at every step, (T, B, S): ones where it is handed on as it is."""
         found = {}
         for j, name in enumerate(self.chain.names):
-            seed = np.ones(self.chain.shapes[j], self.chain.dtype)
+            seed = self.xp.ones(self.chain.shapes[j], self.chain.dtype)
             arrived = [row[j] for row in self._back(j, seed)]
             if all(g is not None for g in arrived):
                 found[name] = np.stack([to_numpy(g).reshape(self.batch, -1)[rows] for g in arrived])

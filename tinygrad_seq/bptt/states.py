@@ -16,12 +16,13 @@ import numpy as np
 
 from ..errors import ArgumentError, GraphError, ShapeError, describe, message
 from ..frames import Frame
-from ..graph import MultiNode, Node, Output, Value, box, raw, toposort
+from ..graph import MultiNode, Node, Output, Value, box, raw, require_recorded, toposort
 from ..ops import where
 from ..scan import time_loop
-from .clock import _totals
+from .clock import totals
 from .uses import _label, tape_of
 
+OF_A_LAYER = "of a layer give all its states as they are: hs, _ = lstm(xs), and hs"
 Key = tuple[Node, int]  # a value on the tape: which output of which node
 
 
@@ -73,11 +74,11 @@ def dtype_of(key: Key) -> Any:
 
 def opened_with_states(outputs: Sequence[Value], who: str) -> tuple[list[Any], list[Node]]:
     """The outputs on an opened tape, and that tape with all states of the loops that were opened: also those that no output was computed from."""
-    values = tape_of(outputs, who)
+    for value in outputs:
+        require_recorded(value, who)
     loops = [node for node in toposort(outputs) if time_loop(node)]
     last = [box(None, node, i) for node in loops for i in range(1 + node.params["count"])]
-    if last:
-        values = tape_of([*outputs, *last], who)
+    values = tape_of([*outputs, *last], who)
     return values[: len(outputs)], toposort(values)
 
 
@@ -165,7 +166,7 @@ def _loops(tape: Sequence[Node]) -> list[_Loop]:
         loop.times.append(step.step)
         loop.nodes.append([])
     steps_of = {node: at[found[-1]] for node in tape if (found := [f for f in paths[node.frame] if f in at])}
-    sums = _totals(tape, {node: (id(loop), p) for node, (loop, p) in steps_of.items()})
+    sums = totals(tape, {node: (id(loop), p) for node, (loop, p) in steps_of.items()})
     for node in tape:
         path = paths[node.frame]
         for depth, frame in enumerate(path):
@@ -191,7 +192,8 @@ def _chain(loop: _Loop, stacks: Sequence[Node]) -> Chain | None:
     for key in sorted(loop.uses, key=lambda key: (key[0].order, key[1])):
         made[loop.made[key[0]]].append(key)
     forms = [tuple((shape_of(key), str(dtype_of(key))) for key in keys) for keys in made]
-    usual = max(reversed(forms[: T - 1]), key=lambda form: (Counter(forms[: T - 1])[form], len(form)), default=())
+    counts = Counter(reversed(forms[: T - 1]))
+    usual = max(counts, key=lambda form: (counts[form], len(form)), default=())
     if not usual:
         return None
     like = next(p for p in reversed(range(T)) if forms[p] == usual)
@@ -375,6 +377,7 @@ def listed(states: Sequence[Any], who: str, names: Sequence[str] | None = None) 
             message(
                 f"{who}: a list of {len(rows)} state{'s' * (len(rows) != 1)}" + (" of different lengths" if len(rows) > 1 else ""),
                 expected="at least two, in the order of time: [h_1, h_2, ...] or [(h_1, c_1), (h_2, c_2), ...]",
+                do=OF_A_LAYER,
             )
         )
     for k, row in enumerate(rows):
@@ -417,7 +420,7 @@ def listed(states: Sequence[Any], who: str, names: Sequence[str] | None = None) 
             message(
                 f"{who}: no state was computed from the one before",
                 expected="the very tensors that the loop carried from step to step, in that order",
-                do="of a layer give hs itself, not its slices hs[t], which are copies made behind the loop",
+                do=f"{OF_A_LAYER}; its slices hs[t] are copies made behind the loop",
             )
         )
     return chain, tape
@@ -441,6 +444,10 @@ def chosen(chains: Sequence[Chain], loop: str | None, who: str) -> Chain:
     """The chain of the loop whose place ends with `loop`; the only one where none is named."""
     if not chains:
         raise no_loop(who)
+    if loop is not None and not isinstance(loop, str):
+        raise ArgumentError(
+            message(f"{who}: loop={loop!r}", expected="a name, the end of one of " + ", ".join(repr(c.place) for c in chains))
+        )
     fitting = [c for c in chains if loop is None or c.place == loop] or [
         c for c in chains if loop is not None and c.place.endswith(loop)
     ]
