@@ -11,7 +11,7 @@ from . import runtime
 from .expressions import Op
 from .group import Group
 from .numpy_lines import Writer, masked
-from .plan import Plan
+from .plan import STACKED, Plan
 from .schedule import Body
 from .storage import Place
 
@@ -205,7 +205,16 @@ class BackwardWriter(Writer):
                 self.top.append(f"g{j + len(step.states)} = g_more[{j}]")
         for i, op in enumerate(back.gathered):
             self.top.append(f"gathered{i} = empty(({op.shape[1]}, chunk * {B} + {PAD}), {self.dtype(op.dtype)})")
-        g_t = self.walk(("g", ""), "g_t", _walkable("g_hs", step.states[0].ndim))
+        arrived: list[str] = []  # before the moments of a chunk
+        if (
+            step.states[0].ndim == 2 and np.prod(step.states[0].shape) <= STACKED
+        ):  # laid out as the loop needs it, for all of them at once
+            shape = back.homes[0].buffer.shape
+            self.top.append(f"arrived0 = empty((chunk, {shape[0]}, {shape[1]}), {self.dtype(step.states[0].dtype)})")
+            arrived.append("copyto(arrived0[:hi - lo], g_hs[lo:hi].swapaxes(1, 2))")
+            g_t = self.walk(("g", "chunk"), "g_t", "arrived0")
+        else:
+            g_t = self.walk(("g", ""), "g_t", _walkable("g_hs", step.states[0].ndim))
         loop = [f"add(d0, {g_t}, out=d0)"]
         before, after = [], []
         for k, home in enumerate(back.homes):
@@ -230,6 +239,7 @@ class BackwardWriter(Writer):
         flush = self._flush()
         lines = [*head, *self.top, *still]
         lines += ["for lo in reversed(range(0, T, chunk)):", "    hi = min(lo + chunk, T)"]
+        lines += ["    " + line for line in arrived]
         if entries:
             lines += ["    for first in reversed(range(lo, hi, ahead)):", "        last = min(first + ahead, hi)"]
             lines += ["        " + text for text in program]
@@ -258,7 +268,7 @@ class BackwardWriter(Writer):
         for key, (name, what) in self.walked.items():
             names.append(name)
             place = key if isinstance(key, Place) else key[1] if key[0] in ("cut", "stacked") else None
-            time = place.buffer.time if place else ""
+            time = place.buffer.time if place else key[1]
             if time == "chunk":
                 cut = "first - lo:last - lo"
             elif time == "ahead":
