@@ -270,6 +270,68 @@ def test_a_layer_hands_its_last_state_to_a_decoder():
     assert {(cut.after, cut.before) for cut in truncation.cuts} == {(None, 1)} and truncation.bias().cosine < 1
 
 
+def plain(xs, ys, k, cell, out, inside):
+    """Plain loops that say nothing of time, one after the other; the read-out inside of them or in a loop of its own."""
+    h, total, count = tg.zeros((B, H), dtype="float64"), 0.0, 0
+    for _ in range(2):
+        hs = []
+        for x in xs:
+            h = cell(tg.tensor(x), h.detach() if k and count and count % k == 0 else h)
+            hs.append(h)
+            count += 1
+            total = total + (out(h) ** 2).sum() if inside else total
+        for h, y in zip(hs, ys, strict=True) if not inside else ():
+            total = total + ((out(h) - y) ** 2).sum()
+    return total
+
+
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("k", [2, 3, 7])
+def test_a_plain_loop_over_a_cell_has_steps_too(k, inside):
+    cell, out, batch = made(nn.GRUCell), nn.Linear(H, H, dtype="float64", rng=0), data()
+    weights = [*cell.parameters(), *out.parameters()]
+    truncation = bptt.truncate(plain(*batch, 0, cell, out, inside), k)
+    assert truncation.steps == 2 * T and {cut.before - cut.after for cut in truncation.cuts} == {1}
+    assert largest_difference(truncation.grads(weights), tg.grad(plain(*batch, k, cell, out, inside), weights)) < 1e-13
+
+
+def test_a_plain_loop_over_layers_that_make_up_a_cell():
+    inner, outer = nn.Linear(D, H, dtype="float64", rng=0), nn.Linear(H, H, dtype="float64", rng=1)
+    embed, (xs, _) = nn.Linear(D, D, dtype="float64", rng=2), data()
+    weights = [*inner.parameters(), *outer.parameters(), *embed.parameters()]
+
+    def run(k):
+        h, both = tg.zeros((B, H), dtype="float64"), [embed(xs), embed(xs[::-1])]  # called twice, and no step for that
+        for t in range(T):
+            h = tg.tanh(inner(both[0][t] + both[1][t]) + outer(h.detach() if k and t % k == 0 else h))
+        return (h**2).sum()
+
+    for k in (2, 3):
+        assert largest_difference(bptt.truncate(run(0), k).grads(weights), tg.grad(run(k), weights)) < 1e-13
+    assert bptt.truncate(run(0), 3).steps == T
+
+
+def test_a_layer_over_the_states_of_a_loop_does_not_go_on_from_it():
+    lower, upper, (xs, _) = made(nn.GRUCell), nn.GRUCell(H, H, dtype="float64", rng=0), data()
+    weights = [*lower.parameters(), *upper.parameters()]
+
+    def run(k, order):
+        h, hs, total = tg.zeros((B, H), dtype="float64"), [], 0.0
+        for t, x in enumerate(tg.steps(xs)):
+            h = lower(x, h.detach() if k and t % k == 0 else h)
+            hs.append(h)
+        h = tg.zeros((B, H), dtype="float64")
+        for t, x in enumerate(tg.steps(hs[::order])):
+            h = upper(x, h.detach() if k and t % k == 0 else h)
+            total = total + (h**2).sum()
+        return total
+
+    for order in (1, -1):
+        truncation = bptt.truncate(run(0, order), 3)
+        assert truncation.steps == T
+        assert largest_difference(truncation.grads(weights), tg.grad(run(3, order), weights)) < 1e-13
+
+
 def test_both_directions_are_cut_as_they_run():
     net, (xs, ys) = made(nn.RNN, bidirectional=True), data(steps=5)
     loss = ((net(xs)[0][..., :H] - ys[:5]) ** 2).sum() + ((net(xs)[0][..., H:] - ys[:5]) ** 2).sum()

@@ -52,7 +52,7 @@ def truncate(loss: Value, k1: int | None = None, k2: int | None = None, *, at: A
 class Cut(NamedTuple):
     """One place where a gradient is stopped: argument `position` of `node` on the tape of `Truncation.tape`.
 
-    after, before: the times between which it lies, as the frames tell them; None where the state comes from outside of the steps. place: the
+    after, before: the times between which it lies, as the loop tells them; after is None where ops outside of the steps lie between. place: the
     modules and loops around it. losses: the first and the last step whose losses stop here. rows: of the batch, None for all.
     """
 
@@ -84,7 +84,7 @@ class Truncation:
             raise GraphError(
                 message(
                     "truncate: the graph of the loss has no time steps",
-                    expected="a layer of nn, tg.scan, or a loop that says what a step is",
+                    expected="a layer of nn, tg.scan, a cell called again and again, or a loop that says what a step is",
                     do="for x in tg.steps(xs): ...",
                 )
             )
@@ -145,12 +145,12 @@ class Truncation:
     def cuts(self) -> list[Cut]:
         """Every place where the gradient of some losses is stopped, in tape order: where a picture draws its scissors."""
         found = []
-        times = {node: node.frame.time if node.frame is not None else None for node in self._nodes}
+        times = self._clock.times
         for first, last, behind in self._boundaries:
             for handed, rows in self._crossing(behind):
                 if handed.after <= last:
                     source = node_of(handed.node.args[handed.position])
-                    after = times[source] if source in self._clock.at else None
+                    after = None if source is None else times.get(source)
                     losses = max(first, handed.after), last
                     found.append(Cut(handed.node, handed.position, after, times[handed.node], place_of(handed.node), losses, rows))
         return sorted(found, key=lambda cut: (cut.node.order, cut.position, cut.losses))
