@@ -13,6 +13,7 @@ from .cuts import draw_cuts
 from .gates import shade, show_gates
 from .gradients import show_gradients
 from .lights import light_path, light_weight
+from .masks import grey_masks
 from .overlays import finish, write_notes
 from .per_step import per_step
 from .render import Drawing as Drawing
@@ -75,6 +76,7 @@ def draw(
             )
         )
     picture.title = title or ""
+    grey_masks(picture)
     write_notes(picture, values=values, shapes=shapes, dtypes=dtypes)
     lit = light_weight(picture, tape, light) if light is not None else set()
     if gradients:

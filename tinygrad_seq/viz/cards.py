@@ -133,6 +133,9 @@ def size_of(box: Box) -> tuple[float, float]:
         return 26.0, 22.0
     if box.kind == "more":
         return 22.0, 14.0
+    if box.look.get("shape") == "circle":  # of the size that makes room for its notes
+        width = 72 * float(str(box.look["width"]))
+        return width, width
     if box.kind in ("input", "state") and len(box.label) <= 4 and not box.notes:
         return 33.0, 33.0
     if box.kind == "constant":

@@ -68,6 +68,7 @@ def _moved(picture: Picture, home: Mapping[str, str], labels: Mapping[str, str])
     new = Picture(
         columns=picture.columns, initial=picture.initial, hidden=picture.hidden, states=picture.states, below=picture.below
     )
+    new.unseen = picture.unseen
     for box in picture.boxes.values():
         at = home.get(box.id)
         if at is None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import GraphError, message
+from ..graph import node_of
 from .names import below
 from .picture import Picture, Use
 
@@ -32,8 +33,13 @@ def draw_cuts(picture: Picture, truncation: Any) -> None:
                 expected="truncation=tg.bptt.truncate(loss, ...) of the very loss that is drawn",
             )
         )
+    made_by = {box.id: box.tape for box in picture.all_boxes()}
+    entering = {node_of(node.args[position]): cuts for (node, position), cuts in found.items()}  # the steps that are left out
     for edge in picture.edges:
-        cut = [cut for one in edge.bundle or [edge] if one.use in found for cut in found[one.use]]
+        parts = edge.bundle or [edge]
+        cut = [cut for one in parts if one.use in found for cut in found[one.use]]
+        if picture.boxes[edge.target].column == picture.hidden.start and picture.hidden:
+            cut += [cut for one in parts if one.use is None for cut in entering.get(made_by.get(one.source), [])]
         if cut:
             edge.note = SCISSORS + (_losses(cut) if sliding else "")
             edge.look |= {"style": "dashed"} if sliding else {"style": "dashed", "color": CUT, "penwidth": 1.4}

@@ -65,7 +65,8 @@ def dot_text(picture: Picture, *, numbered: bool = False) -> str:
     for number, edge in enumerate(picture.edges):
         lines.append(_edge(picture, edge, on_rails, {"comment": number} if numbered else {}))
     lines += _finer_ranks(picture) if early else _ranks(picture) + _finer_ranks(picture)
-    return _graph(picture, "rankdir=BT newrank=true nodesep=0.16 ranksep=0.32", lines)
+    still = " mclimit=0.001" if picture.lanes else ""  # boxes stay in the order of these lines
+    return _graph(picture, f"rankdir=BT newrank=true nodesep=0.16 ranksep=0.32{still}", lines)
 
 
 def placed_text(picture: Picture, places: Places) -> str:

@@ -87,11 +87,18 @@ def flow_of(outputs: Iterable[Value], picture: Picture) -> Flow:
     terms = {copy: norm_of(sums[copy]) if copy in sums else uses[use] for use, copy in copies.items() if use in uses}
     carried = {node: norm_of(g) for node, g in arrived.items()}
     unseen = {what: (len(several), norm_of(sums[what])) for what, several in picture.unseen.items() if what in sums}
-    bundles = {id(edge): 0.0 for edge in together.values()}
-    for key in sums:
-        if key[0] in bundles:
-            bundles[key[0]] = math.hypot(bundles[key[0]], norm_of(sums[key]))
-    flow = Flow(uses, carried, terms, unseen, {key: norm for key, norm in bundles.items() if any(k[0] == key for k in sums)}, 0.0)
+    circles = {box.id: box.tape for box in picture.all_boxes()}
+    for edge in picture.edges:  # into the steps that are left out
+        for one in edge.bundle:
+            made_by = circles.get(one.source)
+            if one.use is None and made_by in arrived:
+                add((id(edge), one.source), arrived[made_by])
+    bundles: dict[int, float] = {}
+    wide = {id(edge) for edge in picture.edges if edge.bundle}
+    for key, term in sums.items():
+        if key[0] in wide:
+            bundles[key[0]] = math.hypot(bundles.get(key[0], 0.0), norm_of(term))
+    flow = Flow(uses, carried, terms, unseen, bundles, 0.0)
     drawn = (flow.edge(edge, picture.boxes[edge.source], picture.boxes[edge.target]) for edge in picture.edges)
     shown = [norm for norm in (*drawn, *terms.values()) if norm is not None and math.isfinite(norm)]
     flow.largest = max(shown, default=0.0)
@@ -152,7 +159,11 @@ def show_gradients(picture: Picture, outputs: Iterable[Value], told_already: Con
         box.look |= {} if math.isfinite(norm) else {"color": look_of(norm, 1.0)["color"]}
     for id in add_hidden_copies(picture, {what: [f"{n} copies", f"Σ {number(norm)}"] for what, (n, norm) in flow.hidden.items()}):
         if told_already and id not in told_already:  # something else is lit
-            picture.boxes[id].look |= {"fillcolor": "#f3f4f6", "color": "#c3cad6", "fontcolor": "#9aa3b0"}
+            next(box for box in picture.all_boxes() if box.id == id).look |= {
+                "fillcolor": "#f3f4f6",
+                "color": "#c3cad6",
+                "fontcolor": "#9aa3b0",
+            }
     seen = {*flow.terms.values(), *(norm for _, norm in flow.hidden.values())} | {
         flow.uses[edge.use] for edge in picture.edges if edge.use in flow.uses
     }
@@ -198,6 +209,8 @@ def add_hidden_copies(picture: Picture, notes: dict[tuple[str, int], list[str]])
     Returns the boxes; one that is there already keeps its notes.
     """
     column = picture.hidden.start
+    if picture.lanes and notes:
+        return _on_cards(picture, notes)
     there = {(b.label, b.family): id for id, b in picture.boxes.items() if b.column == column and b.kind == "weight"}
     made = []
     for label, family in notes:
@@ -209,4 +222,26 @@ def add_hidden_copies(picture: Picture, notes: dict[tuple[str, int], list[str]])
     pile = [id for id, box in picture.boxes.items() if box.kind == "more" and picture.rows and id in picture.rows[0]]
     pile += [*there.values(), *["more"] * ("more" in picture.boxes)]
     picture.above += [pair for pair in pairwise(pile) if pair not in picture.above]
+    return made
+
+
+def _on_cards(picture: Picture, notes: dict[tuple[str, int], list[str]]) -> list[str]:
+    """The same for cells: what stands for the hidden steps in a lane becomes a card with the weights of its cells."""
+    made = []
+    for lane in picture.lanes:
+        families = {one.family for id in lane for one in picture.boxes[id].inside if one.kind == "weight"}
+        for box in (picture.boxes[id] for id in lane if picture.boxes[id].column == picture.hidden.start):
+            for (label, family), lines in notes.items():
+                id = f"{box.id}_{family}_{label}"
+                if family in families:
+                    made.append(id)
+                    if all(one.id != id for one in box.inside):
+                        box.inside.append(Box(id, label, "weight", box.column, family, notes=lines[1:]))
+            for edge in picture.edges:  # what they give is given by the card
+                if edge.source == "more":
+                    edge.source = box.id
+            box.kind, box.label = "cell", f"{len(picture.hidden)} steps"
+            box.look |= {"shape": "plain", "style": '""', "fillcolor": None, "color": None}
+    if not any("more" in (edge.source, edge.target) for edge in picture.edges):
+        picture.boxes.pop("more", None)
     return made

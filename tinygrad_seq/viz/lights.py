@@ -56,11 +56,12 @@ def light_weight(picture: Picture, outputs: Sequence[Value], weight: Any) -> set
         fill = mix(LIT, DEEP, min(share, 1.0)) if value is not None else PALE
         box.look |= {"fillcolor": fill, "color": LINE, "penwidth": f"{1 + 2 * min(share, 1.0):.1f}", "fontcolor": INK}
     rest = {what: [f"{len(values)} copies", f"Σ {_told(sum(values))}"] for what, values in away.items()}
-    for id in add_hidden_copies(picture, rest):
-        picture.boxes[id].look |= {"fillcolor": LIT, "color": LINE}
-        lit.add(id)
+    piled = set(add_hidden_copies(picture, rest))
+    for box in picture.all_boxes():
+        if box.id in piled:
+            box.look |= {"fillcolor": LIT, "color": LINE}
     _heading(picture, outputs, weight, found, total, sum(map(len, away.values())))
-    return lit
+    return lit | piled
 
 
 def _told(value: Any) -> str:
@@ -83,12 +84,11 @@ def _heading(picture: Picture, outputs: Sequence[Value], weight: Any, found: lis
     left_out = f" ({away} of them in the steps left out)" if away else ""
     beneath = "it" if total.size == 1 else "its norm"
     told = [f"{len(found)} copies of {name}{left_out}, each adds one term: {beneath} is written beneath, the larger the darker"]
-    if total.size > 1:
-        told.append(f"norm of the sum {number(norm_of(total), 4)}")
-    told.append(_compared(total, whole))
+    sums = [f"norm of the sum {number(norm_of(total), 4)}"] if total.size > 1 else []
+    sums.append(_compared(total, whole))
     if kept is not None:
-        told.append(f"{name}.grad {'is the same' if np.allclose(kept, whole, rtol=1e-5, atol=1e-8) else 'holds other numbers'}")
-    picture.remarks.append("; ".join(told))
+        sums.append(f"{name}.grad {'is the same' if np.allclose(kept, whole, rtol=1e-5, atol=1e-8) else 'holds other numbers'}")
+    picture.remarks += [*told, "; ".join(sums)]
 
 
 def _compared(total: Any, whole: Any) -> str:

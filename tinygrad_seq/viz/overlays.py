@@ -10,7 +10,7 @@ import numpy as np
 from ..graph import raw, value_of
 from .cards import card
 from .gradients import number
-from .picture import Picture
+from .picture import Box, Picture
 
 
 def write_notes(picture: Picture, *, values: bool, shapes: bool, dtypes: bool) -> None:
@@ -36,13 +36,17 @@ def finish(picture: Picture) -> None:
     for box in picture.boxes.values():
         if box.kind == "cell":
             box.look["label"] = card(picture, box)
-    circles = [box for box in picture.boxes.values() if box.kind in ("state", "input") and box.notes and len(box.label) <= 6]
-    if circles:
-        letters = max(max(map(len, [*box.notes, box.label])) for box in circles)
-        lines = max(len(box.notes) for box in circles)
-        width = max(0.46, 0.16 + 0.075 * letters, 0.3 + 0.14 * lines)
-        for box in circles:
-            box.look |= {"shape": "circle", "fixedsize": "true", "width": f"{width:.2f}"}
+    _even([box for box in picture.boxes.values() if box.kind in ("state", "input") and box.notes and len(box.label) <= 6])
+
+
+def _even(circles: list[Box]) -> None:
+    if not circles:
+        return
+    letters, lines = max(max(map(len, [*box.notes, box.label])) for box in circles), max(len(box.notes) for box in circles)
+    width = max(0.46, 0.16 + 0.075 * letters, 0.3 + 0.14 * lines)
+    look = {"shape": "circle", "fixedsize": "true", "width": f"{width:.2f}"} if letters <= 8 else {"shape": "box"}
+    for box in circles:
+        box.look |= look
 
 
 def size_of(shape: Any) -> str:

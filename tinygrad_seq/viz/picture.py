@@ -102,6 +102,8 @@ class Picture:
     beside: list[list[str]] = field(default_factory=list)  # short rows within a column
     below: list[str] = field(default_factory=list)  # prepared outside the loop
     unseen: dict[tuple[str, int], list[Use]] = field(default_factory=dict)  # uses of weights in hidden steps, by label and family
+    fills: dict[int, str] = field(default_factory=dict)  # colours of columns, where an overlay gives them one,
+    heads: dict[int, str] = field(default_factory=dict)  # and what it adds to their headings
     title: str = ""
     remarks: list[str] = field(default_factory=list)  # lines beneath the title
     folded: bool = False  # the one column stands for every step

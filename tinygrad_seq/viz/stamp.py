@@ -34,6 +34,8 @@ class Run(NamedTuple):
 def placed(picture: Picture, layout: Callable[[Picture], str]) -> Places | None:
     """Where everything stands, with most columns of a long picture copied; None where the whole may as well be left to dot.
 
+    A picture with rails is laid out apart from its rendering, too: formats differ in their metrics, and Graphviz 2 draws some edges twice.
+
     layout: lays out a picture and returns Graphviz's JSON.
     """
     places = None
@@ -43,11 +45,8 @@ def placed(picture: Picture, layout: Callable[[Picture], str]) -> Places | None:
         if runs:
             short = _shortened(columns, runs)
             places = _Stamp(columns, runs, short, _read(layout(short), short)).places()
-    noted = any(edge.note for edge in picture.edges)
-    if places is None and (picture.rails or noted):
+    if places is None and (picture.rails or any(edge.note for edge in picture.edges)):
         places = _read(layout(picture), picture)
-        if not noted and not any(";" in curve for curve, _ in places.edges.values()):
-            return None
     if places is not None:
         _straighten(picture, places)
     return places
