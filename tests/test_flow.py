@@ -9,8 +9,9 @@ import pytest
 
 import tinygrad_seq as tg
 from tinygrad_seq import nn
-from tinygrad_seq.bptt import flow, temporal_jacobians
+from tinygrad_seq.bptt import flow, neuron_norms, temporal_jacobians
 from tinygrad_seq.errors import ArgumentError, GraphError
+from tinygrad_seq.nn import functional as F
 from tinygrad_seq.nn.functional import dynamics as dy
 
 T, B, D, H = 7, 3, 2, 4
@@ -240,3 +241,62 @@ def test_what_has_no_flow_is_refused_with_advice() -> None:
     ]:
         with pytest.raises(kind, match=expected):
             ask()
+
+
+# ---- Deep networks, neuron by neuron ---------------------------------------------------------------------------------------------------
+
+
+def deep(activation: Callable, width: int, depth: int, gain: float):
+    """Layers of equal width and the loss of a batch: weights normal with deviation gain / sqrt(width), Glorot's where gain = 1."""
+    weights = [tg.tensor(draw(width, width, seed=k) * gain / np.sqrt(width), requires_grad=True) for k in range(depth)]
+    f = tg.tensor(draw(16, width, seed=99))
+    for w in weights:
+        f = activation(f @ w.T)
+    return (f * draw(16, width, seed=98)).sum(), weights
+
+
+def test_the_norms_of_a_neuron_are_those_of_its_rows_of_the_gradient() -> None:
+    model = nn.Sequential(nn.Linear(3, 5, rng=0, dtype="float64"), nn.Tanh(), nn.Linear(5, 2, rng=1, dtype="float64"))
+    loss = (model(tg.tensor(draw(4, 3))) ** 2).sum()
+    found = neuron_norms(loss, model)
+    assert all(p.grad is None for p in model.parameters())
+    loss.backward()
+    assert found.names == ("0.weight", "2.weight")
+    for norms_, weight in zip(found.norms, (model[0].weight, model[2].weight), strict=True):
+        np.testing.assert_allclose(norms_, np.linalg.norm(weight.grad.numpy(), axis=1), rtol=1e-13)
+    listed = neuron_norms(loss, [model[0].weight, model[2].weight])
+    np.testing.assert_array_equal(listed.medians, found.medians)
+    assert neuron_norms(loss, {"unused": tg.ones((2, 2), requires_grad=True)}).norms[0].tolist() == [0.0, 0.0]
+
+
+def test_sigmoids_lose_the_gradient_layer_by_layer_and_tanh_relu_and_elu_do_not() -> None:
+    """The pictures of the deck: with sigmoids 0.6 powers of ten in a layer are lost, the slope 1/4; with the others next to nothing."""
+    lost = {
+        name: neuron_norms(*deep(f, 128, 19, gain)).decades_lost
+        for name, f, gain in [
+            ("sigmoid", tg.sigmoid, 1.0),
+            ("tanh", tg.tanh, 1.0),
+            ("relu", F.relu, np.sqrt(2)),
+            ("elu", F.elu, 1.2),
+        ]
+    }
+    assert 0.55 < lost.pop("sigmoid") < 0.7
+    assert max(map(abs, lost.values())) < 0.06, lost
+
+
+def test_of_a_linear_chain_the_norm_changes_by_the_same_factor_in_every_layer() -> None:
+    weights = [tg.tensor(np.eye(3) * 0.1, requires_grad=True) for _ in range(6)]
+    f = x = tg.tensor(draw(1, 3))
+    for w in weights:
+        f = f @ w.T
+    found = neuron_norms(f.sum(), weights)
+    for norms_ in found.norms:  # dL/dW_k = (0.1^(N-k) 1)^T (0.1^(k-1) x), the same in every layer
+        np.testing.assert_allclose(norms_, 1e-5 * np.linalg.norm(x.numpy()), rtol=1e-12)
+    assert found.decades_lost == pytest.approx(0, abs=1e-12)
+    text = found.table().splitlines()
+    assert text[1].split() == ["layer", "smallest", "median", "largest", "neurons"] and text[2].split()[0] == "5"
+    assert neuron_norms((f * 0).sum() + weights[-1].sum(), weights).decades_lost == np.inf
+    with np.errstate(all="ignore"):
+        assert "nan" in neuron_norms((f * np.nan).sum(), weights).table()
+    with pytest.raises(ArgumentError, match=r"(?s)no matrix.*\(out, in\)"):
+        neuron_norms(f.sum(), tg.ones(3, requires_grad=True))

@@ -4,11 +4,13 @@ Readers of a recorded graph, after the fact: they touch no `.grad` and change no
 """
 
 from .flow import FlowLine as FlowLine, GradientFlow as GradientFlow, flow as flow
+from .derivation import Derivation as Derivation, explain as explain
 from .jacobians import temporal_jacobians as temporal_jacobians
 from .copies import Use as Use, copies as copies
 from .held import Held as Held, held as held
 from .ledger import Ledger as Ledger, ledger as ledger
 from .plans import Plan as Plan, Trials as Trials, plan as plan, try_plans as try_plans
+from .neurons import NeuronNorms as NeuronNorms, neuron_norms as neuron_norms
 from .roads import Road as Road, Roads as Roads, four_roads as four_roads
 from .rules import Rule as Rule, rule as rule
 from .sweep import Break as Break, Move as Move, Sent as Sent, Sweep as Sweep, sweep as sweep
@@ -20,12 +22,14 @@ __all__ = [
     "Bias",
     "Break",
     "Cut",
+    "Derivation",
     "FlowLine",
     "GatedPath",
     "GradientFlow",
     "Held",
     "Ledger",
     "Move",
+    "NeuronNorms",
     "Plan",
     "Road",
     "Roads",
@@ -38,10 +42,12 @@ __all__ = [
     "Truncation",
     "Use",
     "copies",
+    "explain",
     "flow",
     "four_roads",
     "held",
     "ledger",
+    "neuron_norms",
     "place_of",
     "plan",
     "rule",
