@@ -300,6 +300,18 @@ def test_every_way_to_read_a_weight_counts_once(model: Callable[[Any], Any]) -> 
     assert relative(with_losses.by_loss[1], np.ones((3, 3))) <= EXACT
 
 
+def test_a_view_that_is_a_loss_and_is_read_too_counts_once() -> None:
+    """L = v + h_2, h_t = tanh(v² h_(t-1)), where v, a view of w, is itself the first loss: dL/dw = 1 + dh_2/dw."""
+    w = tg.tensor([0.7], requires_grad=True, dtype="float64")
+    v = w.reshape(())
+    factor, h = v * v, 1.0
+    for _ in tg.steps(range(2)):
+        h = tg.tanh(factor * h)
+    led = ledger(v + h, w, losses=[v, h])
+    assert led.check() <= EXACT and relative(led.by_loss[0], [1.0]) <= EXACT
+    assert relative(led.by_loss[1], tg.grad(h, w).numpy()) <= EXACT
+
+
 def test_the_embedding_of_a_sequence_is_used_step_by_step() -> None:
     tg.seed(0)
     table, rnn = nn.Embedding(6, D, dtype="float64"), nn.RNN(D, H, dtype="float64")
@@ -381,6 +393,11 @@ def test_uses_outside_every_step_have_rows_of_their_own() -> None:
     led = ledger(sum(losses) + penalty, rnn.weight_hh_l0)
     assert led.steps == [1, 2, 3, 4, 5, None] and led.check() <= EXACT
     np.testing.assert_allclose(led.at(None), 0.2 * rnn.weight_hh_l0.numpy(), rtol=1e-14)
+    w, h = tg.tensor([2.0], requires_grad=True), 1.0
+    before = (w * w).sum()
+    for _ in tg.steps(range(2)):
+        h = w * h
+    assert ledger(before + h.sum(), w).steps == [1, 2, None]  # though the penalty stands first on the tape
     split = ledger(sum(losses) + penalty, rnn.weight_hh_l0, losses=losses)
     assert split.loss_steps == [1, 2, 3, 4, 5, None] and split.check() <= EXACT
     assert not split.reached[:5, 5].any() and split.reached[5].tolist() == [False] * 5 + [True]

@@ -128,6 +128,9 @@ def test_several_outputs_and_cotangents() -> None:
     walk = sweep([tg.exp(x), x * x], [np.array([1.0, 0.0, 2.0]), np.array([1.0, 1.0, 0.0])])
     list(walk)
     np.testing.assert_allclose(walk.sum_of(x), np.exp(x.numpy()) * [1, 0, 2] + 2 * x.numpy() * [1, 1, 0], rtol=1e-15)
+    y = x * 2.0
+    first = next(iter(sweep([y, y * 3.0], [np.ones(3), np.ones(3)])))
+    assert (first.sent[0].arrived, first.sent[0].of) == (2, 2)  # the output itself begins with its cotangent
     alone = sweep(tg.exp(x), np.array([0.0, 1.0, 0.0]))
     list(alone)
     np.testing.assert_allclose(alone.sum_of(x), np.exp(x.numpy()) * [0, 1, 0], rtol=1e-15)
