@@ -215,6 +215,36 @@ def test_cells_stacked_by_hand_are_one_state_with_a_number_for_each_cell() -> No
     assert (J.between(T, 2, "h2", "c1") != 0).any() and (J.between(T, 2, "c1", "h2") == 0).all()
 
 
+def test_a_plain_loop_over_cells_has_the_calls_of_each_as_steps() -> None:
+    xs, hs, tops = tg.tensor(draw(T, B, D)), [], []
+    first, second, score = (
+        nn.LSTMCell(D, H, rng=0, dtype="float64"),
+        nn.GRUCell(H, 3, rng=1, dtype="float64"),
+        nn.Linear(3, 1, dtype="float64"),
+    )
+    low, high, loss = None, None, 0.0
+    for x in xs:
+        low = first(x, low)
+        high = second(low[0], high)
+        loss = loss + (score(high) ** 2).sum()
+        hs.append(low)
+        tops.append(high)
+    for place, states in [("LSTMCell", hs), ("GRUCell", tops)]:
+        J, listed = temporal_jacobians(loss, place), temporal_jacobians(states)
+        assert J.place == place and list(J.parts) == list(listed.parts) and J.times.tolist() == list(range(T + 1))
+        np.testing.assert_array_equal(J.steps[1:], listed.steps)
+    with pytest.raises(ArgumentError, match="2 loops stand on the tape"):
+        temporal_jacobians(loss)
+
+
+def test_a_loop_that_feeds_back_around_its_cell_is_refused() -> None:
+    cell, back, h = nn.GRUCell(D, H, rng=0, dtype="float64"), nn.Linear(H, D, rng=1, dtype="float64"), None
+    for x in tg.tensor(draw(T, B, D)):
+        h = cell(x if h is None else x + back(h), h)
+    with pytest.raises(GraphError, match=r"(?s)was not computed from the state before alone.*tg\.steps"):
+        temporal_jacobians(h)
+
+
 def test_a_cell_of_ones_own_and_a_read_out_between_the_steps() -> None:
     w, u = (tg.tensor(draw(H, H, seed=k) / 2, requires_grad=True) for k in (1, 2))
     h, outputs = tg.zeros((B, H), dtype="float64"), []

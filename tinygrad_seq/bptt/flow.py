@@ -127,7 +127,7 @@ def flow(loss: Value | Mapping[str, Value], states: Any = None, gradient: Any = 
     dL/dh_t counts all paths from h_t to the loss. A compiled loop is opened; no `.grad` is touched. The states before the first step count
     where they are on the tape, at t = 0.
 
-    states: where a `for` loop without tg.steps(xs) carried them, a list [h_1, ..., h_T] or [(h_1, c_1), ...], or a dictionary of such lists
+    states: where a `for` loop carried them that neither calls a cell nor goes over tg.steps(xs), a list [h_1, ..., h_T] or [(h_1, c_1), ...], or a dictionary of such lists
     by name. gradient: the cotangent of a loss that is no scalar.
 
     Raises GraphError where the loss is a constant or no loop leads to it.

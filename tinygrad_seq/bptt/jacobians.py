@@ -36,7 +36,7 @@ def temporal_jacobians(
 ) -> TemporalJacobians:
     """The Jacobians of a recurrence from step to step, read off its tape.
 
-        hs, _ = nn.LSTM(3, 8)(xs)                      # compiled, unfolded, or a loop over tg.steps(xs)
+        hs, _ = nn.LSTM(3, 8)(xs)                      # or a loop over a cell, or over tg.steps(xs)
         J = tg.bptt.temporal_jacobians(hs)
         J.between(9, 4)                                # dh_9/dh_4 (B, H, H), along all paths, those through the cell too
         J.between(9, 4, "c")                           # dc_9/dc_4; J.between(9, 4, "h", "c"): dh_9/dc_4

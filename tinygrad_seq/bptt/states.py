@@ -1,14 +1,14 @@
 """The states that a loop carries from step to step, found on the tape: what one step makes and a later one reads.
 
-Nothing has to be declared: a compiled loop, an unfolded one and a `for x in tg.steps(xs)` loop leave frames with time steps, and whatever
-crosses from one to the next is the state. A loop without such frames is described by the list of its states.
+Nothing has to be declared: a compiled loop, an unfolded one and a `for x in tg.steps(xs)` loop leave frames with time steps, a plain `for`
+loop over a cell those of its calls, and whatever crosses from one to the next is the state. Any other loop is described by a list of states.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -165,6 +165,13 @@ def _loops(tape: Sequence[Node]) -> list[_Loop]:
         at[step] = loop, len(loop.times)
         loop.times.append(step.step)
         loop.nodes.append([])
+    for calls in _calls(paths.values(), steps):
+        loop = _Loop(calls[0].parent, calls[0].owner)
+        loops.append(loop)
+        for p, call in enumerate(calls):
+            at[call] = loop, p
+            loop.times.append(p + 1)
+            loop.nodes.append([])
     steps_of = {node: at[found[-1]] for node in tape if (found := [f for f in paths[node.frame] if f in at])}
     sums = totals(tape, {node: (id(loop), p) for node, (loop, p) in steps_of.items()})
     for node in tape:
@@ -177,6 +184,17 @@ def _loops(tape: Sequence[Node]) -> list[_Loop]:
                 continue
             loop.add(node, p, path[depth + 1] if depth + 1 < len(path) else None)
     return loops
+
+
+def _calls(paths: Iterable[list[Frame]], steps: Iterable[Frame]) -> list[list[Frame]]:
+    """The calls of each module that was called several times in one place, outside of every step: a `for` loop over a cell."""
+    around = {outer for step in steps for outer in step.path()}
+    calls: dict[tuple[Frame | None, int], dict[Frame, None]] = {}
+    for path in paths:
+        for frame in path if all(f.step is None for f in path) else ():
+            if frame.owner is not None and not isinstance(frame.owner, str) and frame not in around:
+                calls.setdefault((frame.parent, id(frame.owner)), {})[frame] = None
+    return [sorted(frames, key=lambda f: f.call) for frames in calls.values() if len(frames) > 1]
 
 
 def _begins_anew(times: list[int], t: int) -> bool:
@@ -202,8 +220,10 @@ def _chain(loop: _Loop, stacks: Sequence[Node]) -> Chain | None:
         for p, (keys, form) in enumerate(zip(made, forms, strict=True))
     ]
     _complete(roles, loop, stacks)
-    place = " > ".join(_label(f) for f in (loop.parent.path() if loop.parent else []) if f.owner is not None)
-    place = place or (loop.owner if isinstance(loop.owner, str) else type(loop.owner).__name__)
+    around = [_label(f) for f in (loop.parent.path() if loop.parent else []) if f.owner is not None]
+    if not isinstance(loop.owner, str):
+        around.append(type(loop.owner).__name__)
+    place = " > ".join(around or [loop.owner])
     chain = Chain(place, loop.times, [], [], [], dtype_of(made[like][0]))
     odd = next((p for p in range(1, T - 1) if None in roles[p]), None)
     if odd is not None:
@@ -434,7 +454,7 @@ def no_loop(who: str) -> GraphError:
     return GraphError(
         message(
             f"{who}: no loop with a state stands on the tape",
-            expected="a tensor computed by nn.RNN, nn.LSTM, nn.GRU, nn.Recurrent, tg.scan or a loop over tg.steps(xs), of two steps at least",
+            expected="a tensor that a layer of nn, tg.scan, a loop over a cell or over tg.steps(xs) led to, of two steps at least",
             do="for x in tg.steps(xs): ...; or give the states themselves as a list [h_1, h_2, ...]",
         )
     )
