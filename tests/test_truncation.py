@@ -396,6 +396,10 @@ def test_the_cuts_are_edges_of_the_tape_between_two_steps():
     sliding = bptt.truncate((net(xs)[0] ** 2).sum(), 2, 4)
     assert {(c.after, c.losses) for c in sliding.cuts} == {(2, (5, 6)), (4, (7, 7))}
     assert sliding.windows == [(1, 2, 1), (3, 4, 1), (5, 6, 3), (7, 7, 5)]
+    assert sliding.table().splitlines()[3:] == [
+        "  the losses of the steps 5 ... 6 go back to step 3",
+        "  the loss of step 7 goes back to step 5",
+    ]
 
 
 def test_through_all_steps_nothing_is_lost_and_bias_names_every_parameter():

@@ -272,18 +272,19 @@ def try_plans(
     weights: Any = None,
     loss: Callable[[Any, int], Any] | None = None,
     *,
-    plans: Sequence[Any] = ("all", "square root", "binomial"),
+    plans: Any = ("all", "square root", "binomial"),
 ) -> Trials:
     """Plans of recomputation on a model: the peak of memory and the steps run again as predicted, then as measured.
 
         print(try_plans(nn.LSTMCell(64, 64), xs, plans=["all", 10, "square root", ("binomial", 4), plan(200, "binomial", 2)]))
 
-    The model, xs, state, weights and loss(y, t) as in `four_roads`. plans: what `plan` takes, a pair for a number of states, or plans.
+    The model, xs, state, weights and loss(y, t) as in `four_roads`. plans: one or a list of what `plan` takes, a pair
+    for a number of states, or a Plan.
     Predictions come from the size of a state and from sweeps over two and over four steps; measured is the whole of each plan.
     """
     recurrence = Recurrence("try_plans", model, xs, state, weights, loss)
     T = recurrence.T
-    made = [_as_plan(T, how) for how in plans]
+    made = [_as_plan(T, how) for how in ([plans] if isinstance(plans, (str, int, Plan)) else plans)]
     with enable_grad(), mode("unfolded", True):
         with no_grad():
             after, _ = recurrence.step(1, recurrence.start)

@@ -6,6 +6,7 @@ state_t, y_t = model(x_t, state_(t-1); θ),        L = Σ_t ℓ(y_t, t)
 from __future__ import annotations
 
 import gc
+import inspect
 import tracemalloc
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -38,6 +39,7 @@ class Recurrence:
         if not is_array(self.xs) or self.xs.ndim < 1 or not len(self.xs):
             raise ShapeError(message(f"{who}: xs is {describe(xs)}", expected="an array (T, B, ...) of at least one step"))
         self.T = len(self.xs)
+        _takes_two(who, self.loss)
         self.is_module = hasattr(model, "named_parameters")
         if not self.is_module and not (callable(model) and weights is not None and state is not None):
             raise ArgumentError(
@@ -113,8 +115,24 @@ class Recurrence:
             state, y = self.step(t, state)
             with frame("steps", t):
                 part = self.loss(y, t)
+            if np.size(raw(part)) != 1:
+                raise ShapeError(
+                    message(f"{self.who}: the loss of step {t} is {describe(raw(part))}", expected="a scalar", do="sum() it")
+                )
             total = part if t == first else total + part
         return total, state
+
+
+def _takes_two(who: str, loss: Callable[..., Any]) -> None:
+    """Raise unless a loss can be called as loss(y, t)."""
+    try:
+        inspect.signature(loss).bind(None, 1)
+    except TypeError as cause:
+        raise ArgumentError(
+            message(f"{who}: loss(y, t): {cause}", expected="a function of the output y and the step t", do="lambda y, t: ...")
+        ) from None
+    except ValueError:  # a function that does not tell what it takes
+        pass
 
 
 def arrays_of(state: Any) -> list[Any]:

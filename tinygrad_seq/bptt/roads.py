@@ -4,7 +4,7 @@
 
     back-propagation through time     dL/ds_t = dL/ds_(t+1) ∂s_(t+1)/∂s_t + ∂ℓ_t/∂s_t,          dL/dθ = Σ_t dL/ds_t ∂s_t/∂θ
     real-time recurrent learning      J_t = ∂s_t/∂s_(t-1) J_(t-1) + ∂s_t/∂θ,                   dL/dθ = Σ_t dℓ_t/ds_(t-1) J_(t-1) + ∂ℓ_t/∂θ
-    BPTT with recomputation           the first with the inside of √T steps at a time
+    BPTT with recomputation           the first, with the inside of √T steps at a time on the tape
     central differences               dL/dθ_i = (L(θ_i + ε) - L(θ_i - ε)) / 2ε
 
 (Williams & Zipser 1989; Werbos 1990; Chen et al. 2016.) ∂ is the immediate derivative, of one step alone.
@@ -133,7 +133,7 @@ def four_roads(
     ways: list[tuple[str, tuple[str, str], Callable[[], Any], Callable[[], Any]]] = [  # the last is run to see the memory
         ("BPTT", ("T", "T"), lambda: bptt(model), lambda: bptt(model)),
         ("real-time recurrent learning", ("N T", "N P, not T"), lambda: real_time(model), lambda: real_time(model)),
-        (f"BPTT, {k} steps at a time", ("2 T", "√T"), lambda: in_pieces(model, k), lambda: in_pieces(model, k)),
+        ("BPTT with recomputation", ("2 T", "√T"), lambda: in_pieces(model, k), lambda: in_pieces(model, k)),
         (
             "central differences",
             ("2 P T", "none of them"),

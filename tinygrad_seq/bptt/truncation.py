@@ -261,6 +261,14 @@ class Truncation:
         leaves = list(params)
         return _names(leaves), leaves, tuple
 
+    def table(self) -> str:
+        """Which steps the gradient of which losses reaches, as text."""
+        lines = [repr(self)]
+        for first, last, begin in self.windows:
+            losses = f"the loss of step {first}" if first == last else f"the losses of the steps {first} ... {last}"
+            lines.append(f"  {losses} {'goes' if first == last else 'go'} back to step {begin}")
+        return "\n".join(lines) + ("" if all(cut.rows is None for cut in self.cuts) else "\n  in the rows that are cut")
+
     def __repr__(self) -> str:
         how = f"k1={self.k1}, k2={self.k2}" if self.k1 is not None else f"at={[first - 1 for first, _, _ in self._boundaries[1:]]}"
         return f"Truncation({how}: {self.steps} steps, {len(self.cuts)} places cut)"
