@@ -14,7 +14,7 @@ def place(picture: Picture) -> None:
     _rails(picture)
     heights = _rows(picture, level)
     picture.rails += picture.lanes
-    _beside(picture, {id for id in picture.boxes if level.get(id, 0) + 1 in heights})
+    _beside(picture, {id for id in picture.boxes if level.get(id, 0) + 1 in heights}, level)
 
 
 def _inside(picture: Picture) -> list[Edge]:
@@ -28,7 +28,12 @@ def _spines(picture: Picture) -> dict[str, int]:
     """Mark for every op the edge from the highest of its arguments; the level of every op, 0 for those that read none of their column."""
     level: dict[str, int] = {}
     longest: dict[str, Edge] = {}
+    lower: dict[str, list[str]] = defaultdict(list)
+    for low, high in picture.above:
+        lower[high].append(low)
     for edge in _inside(picture):
+        if edge.source in lower:  # by now all is known of what stands below it
+            level[edge.source] = max(level.get(edge.source, 0), *(level.get(low, 0) + 2 for low in lower[edge.source]))
         height = level.get(edge.source, 0) + 1
         if height > level.get(edge.target, 0):
             level[edge.target], longest[edge.target] = height, edge
@@ -111,22 +116,25 @@ def _rows(picture: Picture, level: dict[str, int]) -> set[int]:
     return set(rows)
 
 
-def _beside(picture: Picture, in_rows: set[str]) -> None:
+def _beside(picture: Picture, in_rows: set[str], level: dict[str, int]) -> None:
     """Leaves stand to the right of the op that their own op waits for; on its left where a state turns down on the right."""
     boxes = picture.boxes
     on_rails = {id for rail in picture.rails for id in rail}
     turning = {e.source for e in picture.edges if e.kind == "carry" and picture.states[e.family].towards > 0}
     uses = Counter(e.source for e in picture.edges)
     leaves = _leaves_of(picture)
+    near: dict[str, list[str]] = {}  # what stands beside which op
     above: set[str] = set()  # the first ops above a column: their leaves would stand outside of it, so they stand beside them
     for edge in picture.edges:
         ids = [id for id in leaves[edge.target] if uses[id] == 1]
-        if edge.spine and ids and not {edge.source, edge.target} & on_rails:
+        far = level.get(edge.target, 0) - level.get(edge.source, 0) > 1 and bool(picture.above)
+        if edge.spine and ids and not far and not {edge.source, edge.target} & on_rails:
             if boxes[edge.source].column == boxes[edge.target].column:
-                left = edge.source in turning - in_rows
-                picture.beside.append([*ids, edge.source] if left else [edge.source, *ids])
+                near.setdefault(edge.source, ids)
             else:
                 above.add(edge.target)
+    for op, others in near.items():
+        picture.beside.append([*others, op] if op in turning - in_rows else [op, *others])
     for edge in picture.edges:
         edge.flat = edge.target in above and uses[edge.source] == 1 and boxes[edge.source].kind in LEAVES
 

@@ -13,6 +13,7 @@ from typing import Any
 from ..graph import Node, Output, Value, node_of
 from . import names
 from .attention import draw_attention
+from .bands import stack_directions
 from .cards import dressed
 from .cells import collapse as replaced
 from .folded import check_alike, fold
@@ -42,6 +43,7 @@ def read(
     if folded:
         picture = fold(picture, loops)
     dressed(picture)
+    stack_directions(picture)
     place(picture)
     return picture
 
