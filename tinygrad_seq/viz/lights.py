@@ -101,7 +101,8 @@ def _compared(total: Any, whole: Any) -> str:
 
 def _formula(picture: Picture, found: list[Term]) -> str:
     """What one use adds, as in δₜ xₜ, where all uses are alike; δ is the gradient that arrives at the op."""
-    texts = {_of_use(picture, term) for term in found[-3:]}
+    drawn = {box.tape for box in picture.all_boxes()}
+    texts = {_of_use(picture, term) for term in [term for term in found if term.node in drawn][-3:]}
     return texts.pop() if len(texts) == 1 else "termₜ"
 
 

@@ -2,7 +2,7 @@
 
     columns of the picture    0 | 1 2 3 4 5 6 7 8 9 ... 256         a run of columns that are the same but for their numbers
     columns laid out          0 | 1 2 3 4 5 6 7 8 256               KEPT of them
-    columns drawn             0 | 1 2 3 4 4 4 4 4 4 ... 6 7 256     where two neighbours lie alike (4 and 5), copies of one fit between
+    columns drawn             0 | 1 2 2 2 2 3 4 5 5 ... 6 7 256     where two neighbours lie alike (2 and 3, 5 and 6), copies fit between
 
 An edge to what stands outside of the columns, as the sum over all steps does, is drawn straight. Where columns differ, or where no two
 neighbours lie alike, nothing is copied, and dot lays out everything.
@@ -256,23 +256,35 @@ class _Stamp:
                 self.like[left[0]] = self.pairs[left[0]] = left[0], by
                 left = left[1:]
                 continue
-            k, copies = self._alike(run), len(run.columns) - len(run.kept)
-            if k is None:
+            copies = self._copies(run)
+            if copies is None:
                 return False
-            stride = self.layout.columns[run.kept[k + 1]][0][0] - self.layout.columns[run.kept[k]][0][0]
-            for j, column in enumerate(run.columns):
-                number = min(max(j - k, 0), copies)  # of the copy
-                self.like[column] = run.kept[j - number], by + number * stride
-                later = k < j <= k + copies  # between two copies it looks as between the two neighbours
-                self.pairs[column] = (run.kept[k + 1], by + (number - 1) * stride) if later else self.like[column]
-            by += copies * stride
+            looks: list[tuple[int, float]] = []
+            for k, column in enumerate(run.kept):
+                stride = self._left(run.kept[k + 1]) - self._left(column) if k in copies else 0.0
+                for _ in range(copies.get(k, 0) + 1):
+                    looks.append((k, by))
+                    by += stride
+                by -= stride
+            for j, (column, (k, shift)) in enumerate(zip(run.columns, looks, strict=True)):
+                self.like[column] = self.pairs[column] = run.kept[k], shift
+                if j and looks[j - 1][0] == k:  # between two copies it looks as between the two neighbours
+                    self.pairs[column] = run.kept[k + 1], looks[j - 1][1]
             left = left[len(run.columns) :]
         return True
 
-    def _alike(self, run: Run) -> int | None:
-        """The number of a kept column whose right neighbour lies alike, near the middle."""
-        order = sorted(range(1, len(run.kept) - 1), key=lambda k: abs(k - 4))
-        return next((k for k in order if self._offsets(run.kept[k]) == self._offsets(run.kept[k + 1])), None)
+    def _copies(self, run: Run) -> dict[int, int] | None:
+        """How many copies of which kept columns: half of them in either half of the run, since columns lean towards what they all give to."""
+        missing, middle = len(run.columns) - len(run.kept), (len(run.kept) - 1) / 2
+        alike = [k for k in range(len(run.kept) - 1) if self._offsets(run.kept[k]) == self._offsets(run.kept[k + 1])]
+        if not alike:
+            return None
+        low = min(alike, key=lambda k: abs(k - middle / 2))
+        high = min(alike, key=lambda k: abs(k - 1.5 * middle))
+        return {low: missing} if low == high else {low: missing // 2, high: missing - missing // 2}
+
+    def _left(self, column: int) -> float:
+        return self.layout.columns[column][0][0]
 
     def _offsets(self, column: int) -> Any:
         (left, bottom, right, top), _ = self.layout.columns[column]
