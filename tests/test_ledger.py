@@ -237,6 +237,42 @@ def test_compiled_unfolded_and_plain_loops_give_the_same_ledger(layer: Any, whic
     assert found[0].places[0] == found[1].places[0] == f"{layer.__name__} > layer 0" and found[2].places[0] == ""
 
 
+@pytest.mark.parametrize("make", [lambda: nn.GRUCell(D, H, dtype="float64"), lambda: OwnCell(D)])
+def test_a_plain_loop_over_a_cell_has_steps_without_saying_so(make: Callable[[], Any]) -> None:
+    tg.seed(0)
+    cell = make()
+    read = nn.Linear(H, 2, dtype="float64")
+
+    def losses_of(steps: Any) -> list[Any]:
+        h, losses = tg.zeros((B, H), dtype="float64"), []
+        for x in steps:
+            h = cell(x, h)
+            losses.append((read(h) ** 2).sum())
+        return losses
+
+    for W in (*cell.parameters(), *read.parameters()):
+        told, silent = losses_of(tg.steps(XS)), losses_of(XS)
+        one, other = ledger(sum(told), W, losses=told), ledger(sum(silent), W, losses=silent)
+        assert one.uses == other.uses and one.steps == [1, 2, 3, 4, 5]
+        assert relative(other.terms, one.terms) <= EXACT and other.check() <= EXACT
+        assert np.array_equal(one.reached, other.reached)
+
+
+def test_a_plain_loop_before_another_counts_at_its_own_steps() -> None:
+    """An encoder in a plain loop, a decoder that reads its last state at all of its steps."""
+    tg.seed(0)
+    encoder, decoder = nn.RNNCell(D, H, dtype="float64"), nn.RNNCell(H, H, dtype="float64")
+    h = tg.zeros((B, H), dtype="float64")
+    for x in XS:
+        h = encoder(x, h)
+    s = tg.zeros((B, H), dtype="float64")
+    for _ in tg.steps(range(3)):
+        s = decoder(h, s)
+    led = ledger((s * s).sum(), encoder.weight_hh)
+    assert led.uses == [Use(t, "RNNCell") for t in range(1, 6)] and led.check() <= EXACT and led.norms[0] == 0
+    assert ledger((s * s).sum(), decoder.weight_ih).steps == [1, 2, 3]
+
+
 def test_what_is_computed_from_a_weight_before_the_loop_counts_at_the_step_that_reads_it() -> None:
     rng = np.random.default_rng(2)
     w_in, w = (tg.tensor(rng.standard_normal(s), requires_grad=True) for s in ((H, D), (H, H)))

@@ -151,6 +151,14 @@ def test_breakpoints_on_op_and_time() -> None:
     assert walk.go(when=lambda move: move.number == 7).number == 7
 
 
+def test_a_plain_loop_over_a_cell_has_times_to_stop_at() -> None:
+    cell, h = nn.RNNCell(D, H), tg.zeros((B, H))
+    for x in XS.astype("float32"):
+        h = cell(x, h)
+    walk = sweep(h.sum())
+    assert [walk.go(op="tanh").time for _ in range(T)] == [3, 2, 1]
+
+
 def test_set_breakpoints_are_alternatives_until_they_are_forgotten() -> None:
     _, loss = lstm()
     walk = sweep(loss).break_at(op="stack").break_at(op="leaf")

@@ -31,7 +31,7 @@ def columns_of(uses: Uses) -> tuple[list[Use], dict[Node, int]]:
     keys: dict[Node, tuple[Any, int | None]] = {}
     places: dict[Any, str] = {}
     for node in users:
-        where = _where(node.frame, runs)
+        where = _where(node.frame, uses, runs)
         keys[node] = where, uses.times[node.frame]
         places.setdefault(where, uses.place(node))
     alike, seen = Counter(places.values()), Counter[str]()
@@ -47,30 +47,24 @@ def columns_of(uses: Uses) -> tuple[list[Use], dict[Node, int]]:
 
 def _runs(uses: Uses) -> dict[Frame, int]:
     """For every step the number of its loop among those that follow each other in one frame: a step that was there before begins another."""
-    steps = {s for frame in uses.times if frame is not None for s in [_step_of(frame)] if s is not None}
     seen: dict[Frame | None, set[int | None]] = {}
     count: Counter[Frame | None] = Counter()
     runs: dict[Frame, int] = {}
-    for step in sorted(steps, key=lambda frame: frame.call):
-        if step.step in seen.setdefault(step.parent, set()):
+    for step in sorted(set(uses.steps.values()), key=lambda frame: frame.call):
+        if step.step is not None and step.step in seen.setdefault(step.parent, set()):
             seen[step.parent] = set()
             count[step.parent] += 1
-        seen[step.parent].add(step.step)
+        seen.setdefault(step.parent, set()).add(step.step)
         runs[step] = count[step.parent]
     return runs
 
 
-def _step_of(frame: Frame) -> Frame | None:
-    return next((f for f in reversed(frame.path()) if f.step is not None), None)
-
-
-def _where(frame: Frame | None, runs: dict[Frame, int]) -> Any:
+def _where(frame: Frame | None, uses: Uses, runs: dict[Frame, int]) -> Any:
     """What tells the copies of a weight apart but for their time: the loop and the modules within its step, or else the call."""
-    step = None if frame is None else _step_of(frame)
-    if frame is None or step is None:
+    if frame is None or frame not in uses.steps:
         return frame
-    path = frame.path()
-    inside = path[path.index(step) + 1 :]
+    step, path = uses.steps[frame], frame.path()
+    inside = path[path.index(step) + (step.step is not None) :]  # a cell that is called in a plain loop is the step itself
     return step.parent, runs[step], tuple(f.owner if isinstance(f.owner, str) else id(f.owner) for f in inside)
 
 

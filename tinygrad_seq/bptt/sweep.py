@@ -24,7 +24,7 @@ from ..errors import ArgumentError, message
 from ..graph import MultiNode, Node, Output, Value, node_of, toposort
 from .rule_text import below
 from .rules import Rule, rule
-from .uses import leaf_of, place_of, tape_of, time_of
+from .uses import Uses, leaf_of, place_of, tape_of
 
 SMALL = 6  # an array of so many numbers is printed whole
 
@@ -147,6 +147,7 @@ class Sweep:
         several = isinstance(outputs, (list, tuple))
         self._values = tape_of(outputs, "sweep")
         self._tape = toposort(self._values)
+        self._times = Uses(self._values, ()).times
         self._number = {node: i for i, node in enumerate(self._tape, 1)}
         self._leaves = [node for node in self._tape if node.prim is None]
         self._uses = Counter((n, _index(arg)) for node in self._tape for arg in node.args if (n := node_of(arg)) is not None)
@@ -236,7 +237,9 @@ class Sweep:
         number = len(self._moves) + 1
         node = step.node
         sent = tuple(self._sent(number, step))
-        self._moves.append(Move(number, len(self._tape), node, self.name(node), time_of(node), place_of(node), step.gradient, sent))
+        self._moves.append(
+            Move(number, len(self._tape), node, self.name(node), self._times[node.frame], place_of(node), step.gradient, sent)
+        )
         return True
 
     def _sent(self, number: int, step: Step) -> Iterator[Sent]:

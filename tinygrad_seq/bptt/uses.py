@@ -7,6 +7,7 @@ Everything here is a pure function of a recorded graph: no `.grad` changes, no g
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from ..frames import Frame
 from ..fusion import opened
 from ..graph import MultiNode, Node, Output, Value, box, node_of, require_recorded, toposort
 from ..scan import time_loop
+from .clock import Clock
 
 # Ops that only show a value in another way: their result is used where the next op uses it.
 VIEWS = frozenset("getitem transpose swapaxes moveaxis reshape expand_dims squeeze unstack broadcast_to astype copy same".split())
@@ -47,7 +49,7 @@ def tape_of(outputs: Value | Sequence[Value], who: str = "bptt") -> list[Any]:
 
 
 def time_of(node: Node) -> int | None:
-    """The time step in which a node was recorded: that of the innermost loop around it. None outside every step."""
+    """The time step in which a node was recorded: that of the innermost loop around it, as the loop told it. None outside every step."""
     return None if node.frame is None else node.frame.time
 
 
@@ -92,7 +94,7 @@ def stream(values: Sequence[Value], leaves: Sequence[Node], cotangents: Any = No
 class Uses:
     """Which nodes of a tape use one of the leaves, and when.
 
-    forms: views of leaves, and what is computed from leaves outside every step and read inside one; with the leaves behind them. What a
+    times: of every frame; steps: of every frame in a loop that of the step. forms: views of leaves, and what is computed from leaves outside every step and read inside one; with the leaves behind them. What a
     form receives is counted where it is used, and pulled back to its leaf.
     """
 
@@ -105,8 +107,29 @@ class Uses:
         for node in self.tape:
             if node.frame not in self.times:
                 self.times[node.frame] = time_of(node)
+        self.steps = {frame: step for frame in self.times if frame is not None and (step := _step_of(frame)) is not None}
+        self._silent_loops()
         self.forms = self._forms()
         self.places: dict[Frame | None, str] = {}
+
+    def _silent_loops(self) -> None:
+        """Times for a plain `for` loop over a cell, which says none: the calls of the cell are its steps."""
+        frames = {f for frame in self.times if frame is not None and frame not in self.steps for f in frame.path()}
+        calls = Counter((f.parent, id(f.owner)) for f in frames if f.owner is not None and not isinstance(f.owner, str))
+        if max(calls.values(), default=0) < 2:
+            return
+        found: dict[Frame | None, set[int]] = {}
+        for node, time in Clock(self.tape).times.items():
+            if self.times[node.frame] is None:
+                found.setdefault(node.frame, set()).add(time)
+        told = {frame: times for frame, times in found.items() if len(times) == 1 and frame is not None}
+        inside: dict[Frame, set[int]] = {}
+        for frame, times in told.items():
+            for outer in frame.path():
+                inside.setdefault(outer, set()).update(times)
+        for frame, times in told.items():
+            self.times[frame] = min(times)
+            self.steps[frame] = next(outer for outer in frame.path() if len(inside[outer]) == 1)
 
     def _forms(self) -> dict[Node, frozenset[Node]]:
         timed, origins, read = self._candidates()
@@ -183,6 +206,10 @@ class Uses:
         for _ in steps_of_backward([form], [c], targets=targets):
             pass
         return targets[leaf][0]
+
+
+def _step_of(frame: Frame) -> Frame | None:
+    return next((f for f in reversed(frame.path()) if f.step is not None), None)
 
 
 def _sources(node: Node) -> list[Node]:
