@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,6 +71,7 @@ class Writer(Expressions):
         self.params, self.shapes = params, {tuple(s): name for name, s in reversed(list(shapes.items()))}
         self.names: dict[Op, str] = {}
         self.simple: dict[Op, Op] = {}
+        self.rank: dict[Op, int] = {}  # of simplified ops, their place on the tape
 
     def follow(self, outputs: Sequence[Value], at: dict[Any, Any]) -> None:
         """Take up what the outputs were computed from; `same` is its argument."""
@@ -91,9 +92,12 @@ class Writer(Expressions):
             self.names[op] = "None"
             return op
         if getattr(value, "ndim", 0) and value.size and not (value == value.flat[0]).all():
-            self.constants.append(value)
-            op = self.input("constant", len(self.constants), value)
-            self.names[op] = "k"
+            known = next((k for k, c in enumerate(self.constants) if c is value or np.array_equal(c, value)), None)
+            if known is None:
+                known = len(self.constants)
+                self.constants.append(value)
+            op = self.input("constant", known, value)
+            self.names.setdefault(op, "k")
             return op
         return super()._constant(a)
 
@@ -105,6 +109,7 @@ class Writer(Expressions):
             if inner not in self.simple:
                 named = inner in self.names or not inner.args
                 self.simple[inner] = inner if named else self._simpler(inner, [self.simple[a] for a in inner.args])
+                self.rank.setdefault(self.simple[inner], inner.number)
         return self.simple[op]
 
     def _simpler(self, op: Op, args: list[Op]) -> Op:
@@ -134,7 +139,23 @@ class Writer(Expressions):
             return args[0]
         if _turns(op) and _turns(args[0]):
             return args[0].args[0]
+        if _is(op, "matmul") and _turns(args[0]) and all(_is(a, "concatenate") for a in (args[0].args[0], args[1])):
+            return self._of_rows(op, args[0].args[0].args, args[1].args)
+        if _is(op, "inner") and args[1].ndim == 2:
+            turned = self.op("call", [args[1]], ("transpose", 0), args[1].shape[::-1], args[1].dtype, np.transpose)
+            return self.op("call", [args[0], turned], ("matmul", op.params[1]), op.shape, op.dtype, np.matmul)
         return self._again(op, args)
+
+    def _of_rows(self, op: Op, left: Sequence[Op], right: Sequence[Op]) -> Op:
+        """[a; b]^T [c; d] = a^T c + b^T d."""
+        terms = []
+        for a, b in zip(left, right, strict=True):
+            turned = self.op("call", [a], ("transpose", 0), a.shape[::-1], a.dtype, np.transpose)
+            terms.append(self.op("call", [turned, b], ("matmul", op.params[1]), op.shape, op.dtype, np.matmul))
+        total = terms[0]
+        for term in terms[1:]:
+            total = self.map("add", total, term)
+        return total
 
     def _again(self, op: Op, args: Sequence[Op]) -> Op:
         return self.op(op.kind, args, op.params, op.shape, op.dtype, op.fn)
@@ -143,26 +164,33 @@ class Writer(Expressions):
 
     def text(self, op: Op, whole: bool = False) -> str:
         """The formula of an op; whole: even if it has a name itself."""
-        op = self.simplified(op) if not whole else op
+        if whole and op.args:
+            op, own = self._simpler(op, [self.simplified(a) for a in op.args]), op
+        else:
+            op = own = self.simplified(op)
         names = dict(self.names)
         if whole:
             names.pop(op, None)
+            names.pop(own, None)
         for inner in used([op]):
             if inner not in names and (written := self._written(inner, names)):
                 names[inner] = written
         return _plain(formula(op, names)).replace(" + -", " - ")
 
-    def abbreviated(self, outputs: Sequence[Op]) -> dict[str, str]:
-        """Letters for long formulas that stand in these at least twice: what each letter is, in an order in which they can be read."""
+    def abbreviated(self, outputs: Sequence[Op], letters: Callable[[Op], str | None] | None = None) -> dict[str, str]:
+        """Letters for formulas that stand in these at least twice: what each letter is, in an order in which they can be read.
+
+        letters: the letter of an op, None for none; without it those that are free, for long formulas.
+        """
         uses = dict.fromkeys(used(outputs), 0)
-        for op in uses:
-            for a in op.args:
-                uses[a] += 1
-        free = (letter for letter in "uvwpqrstabcde" if letter not in self.names.values())
+        for argument in [a for op in uses for a in op.args]:
+            uses[argument] += 1
+        free = iter([letter for letter in "uvwpqrstabcde" if letter not in self.names.values()])
         where: dict[str, str] = {}
         for op, count in uses.items():
-            if count > 1 and op.kind in ("map", "call") and op not in self.names and len(text := self.text(op)) > 16:
-                letter = next(free, None)
+            if count > 1 and op.kind in ("map", "call", "join") and op not in self.names:
+                text = self.text(op)
+                letter = letters(op) if letters else next(free, None) if len(text) > 16 else None
                 if letter is not None:
                     where[letter] = text
                     self.names[op] = letter

@@ -259,7 +259,7 @@ def _of_primitive(
         shown = [f"({', '.join(shown)})"] if name in LISTED else shown
         settings = [f"{k}={make.value(v)}" for k, v in stated(prim.function, params).items()]
         forward = f"{name}({', '.join([*shown, *settings])})"
-    texts, letters = _texts(make, [None if c is None else _op_of(make, at, c) for c in found], cotangents, names)
+    texts, letters = texts_of(make, [None if c is None else _op_of(make, at, c) for c in found], cotangents, names)
     return Rule(
         name,
         forward,
@@ -319,10 +319,12 @@ def _of_graph(name: str, y: Value, known: Mapping[Any, str], arrays: Mapping[str
         make.names[at[g.node]] = "g"
         found = grad(y, [box(n.out, n) for n in wanted], g, create_graph=True, allow_unused=True)
         make.follow([c for c in found if c is not None and c.node is not None], at)
-    place = at[y.node][y.index] if type(y.node) is MultiNode else at[y.node]
+    place = make.simplified(at[y.node][y.index] if type(y.node) is MultiNode else at[y.node])
     forward = make.text(place)
     make.names[place] = "y"
-    texts, letters = _texts(make, [None if c is None else _op_of(make, at, c) for c in found], [at[g.node]], list(wanted.values()))
+    texts, letters = texts_of(
+        make, [None if c is None else _op_of(make, at, c) for c in found], [at[g.node]], list(wanted.values())
+    )
     return Rule(
         name,
         forward,
@@ -332,13 +334,17 @@ def _of_graph(name: str, y: Value, known: Mapping[Any, str], arrays: Mapping[str
     )
 
 
-def _texts(
-    make: Writer, gradients: Sequence[Op | None], cotangents: Sequence[Op], names: Sequence[str]
+def texts_of(
+    make: Writer,
+    gradients: Sequence[Op | None],
+    cotangents: Sequence[Op],
+    names: Sequence[str],
+    letters: Callable[[Op], str | None] | None = None,
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Gradients as text by argument, and what the texts abbreviate.
 
-    Each as the rule has it, or as a sum of products with factors: whichever is shorter and has fewer rounded numbers. In long ones what is
-    said twice gets a letter.
+    Each as the rule has it, or as a sum of products with factors: whichever is shorter and has fewer rounded numbers. What is said twice gets
+    a letter: in long texts, or wherever letters are given for it.
     """
     step = Step(make, cotangents[0], [cotangents[0]] * len(gradients), [], [], list(cotangents), None, list(gradients), [])
     chosen: dict[str, Op] = {}
@@ -346,7 +352,9 @@ def _texts(
         both = [make.simplified(op) for op in (plain, product) if op is not None]
         if both:
             chosen[label] = min(both, key=lambda op: len(text := make.text(op)) + 10 * len(re.findall(r"\.\d{4}", text)))
-    where = make.abbreviated(list(chosen.values())) if sum(len(make.text(op)) for op in chosen.values()) > LONGEST else {}
+    where: dict[str, str] = {}
+    if letters or sum(len(make.text(op)) for op in chosen.values()) > LONGEST:
+        where = make.abbreviated(list(chosen.values()), letters)
     return {label: make.text(op) for label, op in chosen.items()}, where
 
 
