@@ -16,8 +16,9 @@ from ..autodiff import grad
 from ..backend import to_numpy
 from ..errors import ArgumentError, message
 from ..graph import Value, box
-from .spectra import frobenius, lines_of, short
-from .states import Chain, chains_of, no_loop, opened_with_states
+from .chains import Chain, no_loop
+from .measures import frobenius, lines_of, short
+from .states import chains_of, opened_with_states
 
 WHO = "flow"
 

@@ -20,8 +20,9 @@ from ..backend import array_module, to_numpy
 from ..errors import ArgumentError, GraphError, describe, message
 from ..graph import MultiNode, Node, Output, Value, box, leaf, node_of, raw, value_of
 from ..ops import add, multiply, negative, subtract, where
+from .chains import OF_A_LAYER, Chain, chosen, listed, renamed
 from .spectra import TemporalJacobians
-from .states import OF_A_LAYER, Chain, chains_of, chosen, listed, opened_with_states, renamed
+from .states import chains_of, opened_with_states
 
 WHO = "temporal_jacobians"
 MOST = 4 * 2**30  # bytes of all step Jacobians

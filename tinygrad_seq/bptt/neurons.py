@@ -15,7 +15,7 @@ from ..autodiff import grad
 from ..backend import to_numpy
 from ..errors import ArgumentError, message
 from ..graph import Value
-from .spectra import frobenius, lines_of, short
+from .measures import frobenius, lines_of, short
 
 WHO = "neuron_norms"
 
