@@ -45,7 +45,7 @@ def test_import_takes_at_most_one_and_a_half_times_numpys_time(tmp_path: Path) -
 def test_import_brings_neither_heavy_packages_nor_layers_nor_readers() -> None:
     loaded = set(run("import sys, tinygrad_seq; print(*sys.modules)").split())
     assert loaded.isdisjoint(HEAVY)
-    assert loaded.isdisjoint(f"tinygrad_seq.{name}" for name in ("nn", "optim", "data", "viz", "bptt", "cli", "testing"))
+    assert loaded.isdisjoint(f"tinygrad_seq.{name}" for name in ("nn", "optim", "data", "viz", "bptt", "plot", "cli", "testing"))
 
 
 @pytest.mark.parametrize("name", sorted(tg._LAZY))
@@ -64,7 +64,7 @@ def test_dir_is_tidy() -> None:
     names = dir(tg)
     assert names == sorted(set(names))
     modules = {name for name in names if isinstance(getattr(tg, name), types.ModuleType)}
-    assert modules == {"errors", "linalg", "random", "data", "io", "nn", "optim", "testing", "training", "viz"}
+    assert modules == {"errors", "linalg", "random", "bptt", "data", "io", "nn", "optim", "plot", "testing", "training", "viz"}
     assert [name for name in names if name[0] == "_"] == ["__version__"]
     assert not {"Any", "TYPE_CHECKING", "annotations", "np", "sys"} & set(names)
 

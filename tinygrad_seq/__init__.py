@@ -69,14 +69,14 @@ __version__ = "0.1.0"
 
 if _typing.TYPE_CHECKING:
     from . import bptt as bptt, data as data, io as io, nn as nn, optim as optim, testing as testing, training as training
-    from . import viz as viz
+    from . import plot as plot, viz as viz
     from .explain import compile_scan as compile_scan, explain_compile as explain_compile
     from .io import load as load, save as save
     from .viz import draw as draw
 
 _LAZY = {  # name -> its module
     "bptt": "bptt", "compile_scan": "explain", "data": "data", "draw": "viz", "explain_compile": "explain", "io": "io", "load": "io",
-    "nn": "nn", "optim": "optim", "save": "io", "testing": "testing", "training": "training", "viz": "viz",
+    "nn": "nn", "optim": "optim", "plot": "plot", "save": "io", "testing": "testing", "training": "training", "viz": "viz",
 }  # fmt: skip
 _NAMESPACES = ("errors", "linalg", "random")  # modules that users call into; the others are for reading
 
