@@ -18,13 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from . import data, nn, optim
-from .autodiff import grad, steps_of_backward
+from . import bptt, data, nn, optim
+from .autodiff import grad
 from .errors import MissingDependencyError
 from .frames import no_grad
-from .fusion import opened
 from .nn import functional as F
-from .scan import time_loop
 
 
 @dataclass(frozen=True)
@@ -266,16 +264,11 @@ def bptt_terms(loss: Any, weight: Any) -> dict[int, Any]:
 
         dL/dW_hh = Σ_t δ_t^T h_(t-1)          δ_t = dL/da_t: how the loss reacts to the activation at time t
 
-    The tape wrote on every operation when it happened, so the terms need only be sorted; a compiled time loop is opened first. No `.grad`
-    changes.
+    The tape wrote on every operation when it happened, so the terms need only be sorted (`tg.bptt.ledger`); a compiled time loop is opened
+    first. No `.grad` changes.
     """
-    terms: dict[int, Any] = {}
-    for node, _, contributions in steps_of_backward(opened([loss], time_loop), targets={weight.node: {0: None}}):
-        for argument, contribution in zip(node.args, contributions, strict=False):
-            if argument is weight.node:
-                t = node.frame.time if node.frame else None
-                terms[t or 0] = terms.get(t or 0, 0) + contribution
-    return dict(sorted(terms.items()))
+    led = bptt.ledger(loss, weight)
+    return {t: term for t, term in zip(led.steps, led.terms, strict=True) if t is not None}
 
 
 def explain_gradient(out: Path, model: CharRNN, vocabulary: data.Vocabulary, settings: Settings) -> list[Path]:
