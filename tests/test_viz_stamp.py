@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
+import os
 from collections import Counter
 
 import pytest
@@ -159,7 +159,7 @@ def test_a_rail_has_one_curve_between_two_steps():
 def test_an_lstm_is_drawn_op_by_op_within_a_second(T):
     loss, taken = lstm(T), []
     for _ in range(5):
-        start = time.perf_counter()
+        before = os.times()
         assert len(draw(loss, full=True).svg) > 10_000 * T
-        taken.append(time.perf_counter() - start)
+        taken.append(sum(os.times()[:4]) - sum(before[:4]))  # of this process and of Graphviz, whatever else the machine does
     assert min(taken) < 1

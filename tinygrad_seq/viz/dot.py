@@ -16,6 +16,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from .picture import LEAVES, OPS, Box, Edge, Picture, Places
 
@@ -97,12 +98,13 @@ def placed_text(picture: Picture, places: Places) -> str:
 
 
 def _graph(picture: Picture, layout: str, body: list[str]) -> str:
+    sized = " fixedsize=true" if "nop2" in layout else ""
     lines = [
         "digraph tape {",
         f'  graph [{layout} bgcolor="#ffffff" pad=0.15 fontname="Helvetica" fontsize=14 fontcolor="{INK}"'
         + _heading(picture)
         + "];",
-        f'  node [shape=box style="rounded,filled" height=0.28 width=0.4 margin="0.08,0.03" fontname="Helvetica" fontsize=11 fontcolor="{INK}"'
+        f'  node [shape=box style="rounded,filled" height=0.28 width=0.4 margin="0.08,0.03" fontname="Helvetica" fontsize=11 fontcolor="{INK}"{sized}'
         f' color="{LINE}" fillcolor="{FILLS["op"]}"];',
         f'  edge [color="{EDGE}" arrowsize=0.55 penwidth=1.1 fontname="Helvetica" fontsize=9 fontcolor="{INK}"];',
     ]
@@ -172,7 +174,12 @@ def _attributes(given: Mapping[str, object]) -> str:
 
 def _value(value: object) -> str:
     text = str(value)
-    return text if text[:1] in ("<", '"') or re.fullmatch(r"[A-Za-z]\w*|-?\d+(\.\d+)?", text) else quote(text)
+    return text if text[:1] in ("<", '"') else _word(text)
+
+
+@lru_cache
+def _word(text: str) -> str:
+    return text if re.fullmatch(r"[A-Za-z]\w*|-?\d+(\.\d+)?", text) else quote(text)
 
 
 # ---- Boxes --------------------------------------------------------------------------------------------------------------------
@@ -195,7 +202,7 @@ def _cluster(
 
 def _placed(picture: Picture, box: Box, places: Places) -> str:
     x, y, width, height = places.nodes[box.id]
-    return _box(picture, box).removesuffix("];") + f' pos="{x:.2f},{y:.2f}" width={width:.4f} height={height:.4f} fixedsize=true];'
+    return _box(picture, box).removesuffix("];") + f' pos="{x:.1f},{y:.1f}" width={width:.3f} height={height:.3f}];'
 
 
 def _box(picture: Picture, box: Box) -> str:
@@ -270,6 +277,8 @@ def _edge(
     look["dir"] = "back" if backwards != edge.back else None
     look["xlabel"] = quote(edge.note) if edge.note and not given else None
     ends = (edge.target, edge.source) if backwards else (edge.source, edge.target)
+    if "pos" in given or line:  # laid out already
+        look = {name: value for name, value in look.items() if name not in ("weight", "constraint", "minlen", "xlabel")}
     look |= given
     if line:
         look["pos"] = f'"{_straight(line[::-1] if backwards else line, at_end=backwards == edge.back)}"'

@@ -343,7 +343,7 @@ def _moved(curve: tuple[str, str], by: float) -> tuple[str, str]:
 
 def _moved_point(point: str, by: float) -> str:
     *which, x, y = point.split(",")
-    return ",".join([*which, f"{float(x) + by:.2f}", y])
+    return ",".join([*which, f"{float(x) + by:.1f}", y])
 
 
 def _line(source: tuple[float, float, float, float], target: tuple[float, float, float, float]) -> list[tuple[float, float]]:
