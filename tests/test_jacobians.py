@@ -287,6 +287,46 @@ def test_of_a_linear_network_the_responses_to_unit_impulses_and_its_eigenvalues(
     np.testing.assert_allclose(J.lyapunov_exponents(skip=100)[0], moduli, atol=0.02)
 
 
+def orthogonal(size: int, seed: int = 0) -> np.ndarray:
+    return np.linalg.qr(draw(size, size, seed=seed))[0]
+
+
+def network(w: np.ndarray, xs: np.ndarray, f: Callable = tg.tanh, start: float = 0.0):
+    """The states of h_t = f(W h_(t-1) + x_t)."""
+    weight = tg.tensor(w, requires_grad=True)
+    return tg.scan(lambda x, h, weight: f(h @ weight.T + x), xs, np.full((1, len(w)), start), (weight,))[0]
+
+
+def test_what_vanishes_what_explodes_and_what_saturation_hides() -> None:
+    """Orthogonal W times 0.5, 1 and 1.5: the same matrix at every step, 100 steps."""
+    xs, lag = draw(100, 1, 32) / 2, np.arange(100.0, -1, -1)
+    for size in (0.5, 1.0, 1.5):
+        linear = temporal_jacobians(network(size * orthogonal(32), xs, lambda a: 1.0 * a))
+        np.testing.assert_allclose(linear.norms(kind="spectral")[:, 0], size**lag, rtol=1e-11)
+        squashed = temporal_jacobians(network(size * orthogonal(32), xs))
+        norms = squashed.norms(kind="spectral")[:, 0]
+        assert (norms <= size**lag * (1 + 1e-12)).all() and norms[0] < 1e-4 * size**100
+        assert (squashed.lyapunov_exponents() < np.log(size)).all()
+
+
+def test_a_vector_of_relus_passes_w_on_where_all_is_positive_and_nothing_where_all_is_negative() -> None:
+    w = np.abs(draw(6, 6, seed=2))
+    w *= 1.1 / dy.spectral_radius(w)
+    grows = temporal_jacobians(network(w, np.zeros((200, 1, 6)), F.relu, start=1.0))
+    assert (grows.steps == w).all()
+    np.testing.assert_allclose(grows.spectral_radius(), 1.1, rtol=1e-12)
+    assert grows.lyapunov_exponents()[0, 0] == pytest.approx(np.log(1.1), abs=0.01) and grows.norms()[0] > 1e7
+    silent = temporal_jacobians(network(w, np.zeros((20, 1, 6)), F.relu, start=-1.0))
+    assert (silent.steps == 0).all() and np.isneginf(silent.lyapunov_exponents()).all()
+
+
+def test_a_symmetric_matrix_does_not_turn() -> None:
+    w = draw(5, 5, seed=4) / 4
+    xs = draw(10, 1, 5)
+    assert (temporal_jacobians(network(w + w.T, xs, lambda a: 1.0 * a)).eigenvalues().imag == 0).all()
+    assert (temporal_jacobians(network(w - w.T, xs, lambda a: 1.0 * a)).eigenvalues()[..., 0].imag != 0).all()
+
+
 @pytest.mark.parametrize("taps", [{1: 0.5, 5: 0.25}, {1: 0.5, 5: 0.25, 8: 0.1}, {3: 0.7}], ids=str)
 def test_of_a_recursion_with_taps_the_companion_matrix_and_its_slowest_pole(taps: dict) -> None:
     xs = tg.tensor(draw(20), requires_grad=True)

@@ -1,4 +1,4 @@
-"""The states of a loop as a chain on the tape: found there (`loops`), or given one by one; and which loop a caller means."""
+"""The states of a loop as a chain on the tape: found there (`states`), or given one by one; and which loop a caller means."""
 
 from __future__ import annotations
 
