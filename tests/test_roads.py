@@ -192,3 +192,19 @@ def test_wrong_calls_say_what_to_do():
         bptt.four_roads(cell, xs, loss=lambda y, t: y)
     with pytest.raises(ArgumentError, match="no leaf"):
         bptt.four_roads(F.rnn_step, xs, np.zeros((B, H)), [tg.ones(3)])
+
+
+def test_on_a_device_it_is_the_same(device_xp):
+    model, xs = nn.LSTM(D, H, dtype="float64", rng=0), array(3, B, D)
+    here = bptt.four_roads(model, xs, most=2).check()
+    states, weights = array(B, H), weights_of(1)
+    model.to(tg.backend.device_of(device_xp.zeros(1)))
+    there = bptt.four_roads(model, device_xp.asarray(xs), most=2).check()
+    for name in WAYS[:3]:
+        alike(there[name], here["BPTT"].gradients.values(), 1e-12)
+    own = bptt.four_roads(
+        F.rnn_step, device_xp.asarray(xs), *(device_xp.asarray(states), [device_xp.asarray(w) for w in weights]), most=2
+    )
+    assert own.check().N == B * H
+    (trial,) = bptt.try_plans(model, device_xp.asarray(xs), plans=2)
+    np.testing.assert_allclose(trial.gradients["weight_hh_l0"], here["BPTT"].gradients["weight_hh_l0"], rtol=1e-12)

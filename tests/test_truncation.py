@@ -455,3 +455,21 @@ def test_wrong_calls_say_what_to_do():
     assert len(bptt.truncate(loss, 2).grads()) == 16
     with pytest.raises(GraphError, match="runs the other way"):
         bptt.truncate(loss, 1, 2)
+
+
+def test_on_a_device_it_is_the_same(device_xp):
+    net, (xs, _) = made(nn.GRU), data()
+
+    def ask(xs):
+        with tg.unfolded():  # as loops run on a device
+            loss = (net(xs)[0] ** 2).sum()
+        ended = np.zeros((T, B), bool)
+        ended[3, 1] = True
+        return [bptt.truncate(loss, *k, at=at).bias().total for k, at in (((2,), None), ((1, 3), None), ((), ended))], bptt.held(
+            loss
+        ).total
+
+    here = ask(xs)
+    net.to(tg.backend.device_of(device_xp.zeros(1)))
+    there = ask(device_xp.asarray(xs))
+    assert here[1] == there[1] and np.allclose(here[0], there[0], rtol=1e-12)

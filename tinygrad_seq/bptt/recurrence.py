@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import is_array, to_numpy
+from ..backend import array_module, is_array, to_numpy
 from ..cut import each_part
 from ..errors import ArgumentError, ShapeError, describe, message
 from ..frames import frame
@@ -84,7 +84,10 @@ class Recurrence:
         if hasattr(self.model, "initial_state"):
             return self.model.initial_state(B)
         sizes = self.model.state_sizes if hasattr(self.model, "state_sizes") else self.model.hidden_size
-        zeros = [box(np.zeros((B, size), like.dtype), None) for size in (sizes if isinstance(sizes, (tuple, list)) else (sizes,))]
+        zeros = [
+            box(array_module(like).zeros((B, size), like.dtype), None)
+            for size in (sizes if isinstance(sizes, (tuple, list)) else (sizes,))
+        ]
         return tuple(zeros) if isinstance(sizes, (tuple, list)) else zeros[0]
 
     def step(self, t: int, state: Any) -> tuple[Any, Any]:

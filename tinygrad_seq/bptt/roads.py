@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..autodiff import grad
+from ..backend import array_module
 from ..errors import GraphError, ShapeError, message
 from ..frames import enable_grad, mode, no_grad
 from ..graph import Value, raw
@@ -216,7 +217,7 @@ def _rows(outputs: Any, inputs: Any) -> Any:
     for y in outputs:
         for j in range(np.size(raw(y))):
             if isinstance(y, Value) and y.node is not None:
-                one = np.zeros(y._data.size, y._data.dtype)
+                one = array_module(y._data).zeros(y._data.size, y._data.dtype)
                 one[j] = 1
                 for k, g in enumerate(grad(y, inputs, one.reshape(y._data.shape), allow_unused=True)):
                     if g is not None:

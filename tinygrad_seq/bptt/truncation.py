@@ -42,7 +42,8 @@ def truncate(loss: Value, k1: int | None = None, k2: int | None = None, *, at: A
 
     The loss of step s is what reaches the total through step s first (through the last step where there is one loss at the end). A last
     block of fewer than k1 steps ends where a whole one would. Every loop counts its steps as it runs, a reverse one from the end, and one
-    that goes on from another (a decoder, the next piece of a sequence) counts on. Attention to all steps at once is not cut.
+    that goes on from another (a decoder, the next piece of a sequence) counts on. Attention to all steps at once is not cut; from there a
+    gradient goes back to the next cut of that sweep, in which windows that do not overlap go together: with attention, prefer chunks.
 
     Raises GraphError where the tape has no steps, or where k2 > k1 and layers that run forward and backward read each other.
     """
