@@ -1,5 +1,16 @@
 """Back-propagation through time, read off the tape: what every use of a weight adds to its gradient, and when.
 
+    ledger(loss, W)               dL/dW by the step that uses W, and with losses= by the step whose loss it is
+    terms(loss, weights)          the same use by use;  copies(loss, W, others): which copies of other weights it runs through
+    explain(loss, W)              the derivation of the lecture notes, with the numbers of this graph
+    rule("tanh")                  the derivative rule of any op as text
+    sweep(loss)                   the reverse sweep to walk along, forth and back
+    flow(loss)                    how large dL/dh_t is;  neuron_norms(loss, weights): the same along the depth
+    temporal_jacobians(hs)        dh_t/dh_s: norms, spectra, Lyapunov exponents, the path through the gates
+    truncate(loss, k1, k2)        truncated BPTT in a graph that is there, and its bias
+    four_roads(model, xs)         one gradient by BPTT, real-time learning, recomputation and differences
+    held(loss), plan(T, how)      memory on the axis of time, and plans of recomputation
+
 Readers of a recorded graph, after the fact: they touch no `.grad` and change no graph; a compiled time loop is opened into its steps.
 """
 
