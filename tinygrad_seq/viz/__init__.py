@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import GraphError, message
+from ..errors import ArgumentError, GraphError, message
 from ..fusion import opened
 from ..graph import Value, require_recorded
 from ..scan import time_loop
@@ -18,6 +18,8 @@ from .overlays import finish, write_notes
 from .per_step import per_step
 from .render import Drawing as Drawing
 from .unfold import read
+
+LEVELS = ("ops", "cells", "folded")
 
 
 def draw(
@@ -61,6 +63,8 @@ def draw(
     collapse, open: what else is one box, and what is drawn open after all: modules, frames, or patterns for a class ("LSTM"), a path
     ("encoder.*"), a place ("LSTM > layer 0") or a name given by `tg.frame`; "*" is everything.
     """
+    if level not in LEVELS:
+        raise ArgumentError(message(f"draw: there is no level {level!r}", expected="'ops', 'cells' or 'folded'"))
     drawn: list[Any] = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
     for value in [*drawn, *(path or ())]:
         require_recorded(value, "draw")

@@ -41,14 +41,28 @@ class _Grid:
         self.boxes = {id: box for id, box in picture.boxes.items() if box.kind not in UNSEEN}
         self.edges = [(n, e) for n, e in enumerate(picture.edges) if e.source in self.boxes and e.target in self.boxes]
         self.size = {id: size_of(box) for id, box in self.boxes.items()}
+        self.in_lanes = {id for lane in picture.lanes for id in lane}
+        self.over = set(picture.above)
+        self.highs = {high for _, high in picture.above}
         self.beside = self._leaves()
         self.behind = {e.target: e.source for _, e in self.edges if e.kind == "delayed"}  # a delay -> what makes its state
         self.lift: dict[str, float] = {}
         self.row = self._rows()
         self.x = dict.fromkeys(self.boxes, 0.0)  # within the column
         self.channels: dict[int, float] = {}  # the edges that pass a box -> where
-        for column in [*picture.columns]:
-            self._arrange([id for id, box in self.boxes.items() if box.column == column])
+        self.members: dict[int | None, list[str]] = defaultdict(list)  # of every column
+        self.within: dict[int | None, list[tuple[int, Edge]]] = defaultdict(list)
+        self.alike: dict[tuple[str, str], list[int]] = defaultdict(list)  # edges from one box to another, or with one label
+        for id, box in self.boxes.items():
+            self.members[box.column].append(id)
+        for number, edge in self.edges:
+            if self.boxes[edge.source].column == self.boxes[edge.target].column:
+                self.within[self.boxes[edge.source].column].append((number, edge))
+            self.alike[edge.source, edge.target].append(number)
+            if edge.label:
+                self.alike[edge.source, "label " + edge.label].append(number)
+        for column in picture.columns:
+            self._arrange(column)
         self.places = Places()
         self._set_columns()
         self._set_rows()
@@ -129,19 +143,19 @@ class _Grid:
 
     # ---- Columns -------------------------------------------------------------------------------------------------------------------
 
-    def _arrange(self, ids: list[str]) -> None:
+    def _arrange(self, column: int) -> None:
         """Where the boxes of one column stand, from its middle, and at which side arrows pass them."""
-        inside = [(n, e) for n, e in self.edges if e.source in ids and e.target in ids]
+        ids, inside = self.members[column], self.within[column]
         rows: dict[int, list[str]] = defaultdict(list)
         for id in ids:
             if id not in self.beside and id not in self.behind:
                 rows[self.row[id]].append(id)
         connected = {(e.source, e.target) for _, e in inside}
         fixed: dict[str, float] = {}
-        for low, high in self.picture.above:
-            if low in ids and not _reaches(connected, low, high):
+        for low, high in pairwise(id for id in ids if id in self.in_lanes):
+            if (low, high) in self.over and not _reaches(connected, low, high):
                 fixed |= {low: -ASIDE, high: ASIDE}
-        lanes = {id for lane in self.picture.lanes for id in lane}
+        lanes = self.in_lanes
         for height in sorted(rows):
             for id in rows[height]:
                 sources = [e.source for _, e in inside if e.target == id and e.source not in self.beside]
@@ -155,17 +169,16 @@ class _Grid:
                     takers = [self.x[e.target] for _, e in inside if e.source == id]
                     self.x[id] = sum(takers) / len(takers) if takers else 0.0
             self._spread(rows[height])
-        for leaf, op in self.beside.items():
-            if op in ids:
-                others = [id for id in self.beside if self.beside[id] == op]
-                k = others.index(leaf)
-                left = self.x[op] - self.size[op][0] / 2
-                self.x[leaf] = left - BESIDE - sum(self.size[o][0] + BESIDE for o in others[:k]) - self.size[leaf][0] / 2
-        for delay, cell in self.behind.items():
-            if delay in ids:
-                alike = [id for id in self.behind if self.behind[id] == cell]
-                self.lift[delay] = 32.0 * ((len(alike) - 1) / 2 - alike.index(delay))
-                self.x[delay] = self.x[cell] + self.size[cell][0] / 2 + 34 + self.size[delay][0] / 2
+        left = {id: self.x[id] - self.size[id][0] / 2 for id in ids}
+        for leaf in (id for id in ids if id in self.beside):
+            op = self.beside[leaf]
+            self.x[leaf] = left[op] - BESIDE - self.size[leaf][0] / 2
+            left[op] -= BESIDE + self.size[leaf][0]
+        for delay in (id for id in ids if id in self.behind):
+            cell = self.behind[delay]
+            alike = [id for id in ids if self.behind.get(id) == cell]
+            self.lift[delay] = 32.0 * ((len(alike) - 1) / 2 - alike.index(delay))
+            self.x[delay] = self.x[cell] + self.size[cell][0] / 2 + 34 + self.size[delay][0] / 2
         for number, edge in inside:
             if edge.kind not in ("delayed", "undelayed"):
                 self._pass(number, edge, ids)
@@ -193,10 +206,10 @@ class _Grid:
         if blocking:
             left = min(self.x[id] - self.size[id][0] / 2 for id in between) - 9
             right = max(self.x[id] + self.size[id][0] / 2 for id in between) + 9
-            taken = sum(1 for n in self.channels if self.picture.edges[n].target in ids)
+            taken = sum(n in self.channels for n, _ in self.within[self.boxes[edge.target].column])
             middle = (x1 + x2) / 2
             side = left if middle - left <= right - middle - 1e-6 else right
-            if edge.target in {h for _, h in self.picture.above} and abs(x1) < 1e-6:
+            if edge.target in self.highs and abs(x1) < 1e-6:
                 side = right
             self.channels[number] = side + (-3 if side == left else 3) * (taken % 2)
 
@@ -208,9 +221,9 @@ class _Grid:
         self.edge_of: dict[int, tuple[float, float]] = {}
         x = 0.0
         for column in self.picture.columns:
-            ids = [id for id, box in self.boxes.items() if box.column == column]
+            ids = self.members[column]
             ends = [self.x[id] + s * self.size[id][0] / 2 for id in ids for s in (-1, 1)]
-            ends += [c for n, c in self.channels.items() if self.boxes[self.picture.edges[n].target].column == column]
+            ends += [self.channels[n] for n, _ in self.within[column] if n in self.channels]
             least = 22.0 if column not in self.picture.hidden else 46.0
             left, right = min([-least, *ends]) - INSIDE, max([least, *ends]) + INSIDE
             self.middle[column] = x - left
@@ -239,7 +252,7 @@ class _Grid:
                 places.nodes[id] = self._node(id, self.middle[box.column] + self.x[id])
         self._set_outside()
         for column in picture.columns:
-            ids = [id for id, box in self.boxes.items() if box.column == column]
+            ids = self.members[column]
             low = self.y[0] - self.tall[0] / 2 - FOOT if 0 in self.y else 0.0
             high = max((self.y[self.row[id]] + self.tall[self.row[id]] / 2 for id in ids), default=low + FOOT) + INSIDE - 2
             left, right = self.edge_of[column]
@@ -291,7 +304,7 @@ class _Grid:
         if number in self.channels:
             return self._past(number, edge, start, end)
         a, b = self.boxes[edge.source].column, self.boxes[edge.target].column
-        parallel = [n for n, e in self.edges if (e.source, e.target) == (edge.source, edge.target)]
+        parallel = self.alike[edge.source, edge.target]
         shift = 8.0 * (parallel.index(number) - (len(parallel) - 1) / 2)
         if a is not None and b is None and self.row[edge.target] - self.row[edge.source] > 0 and abs(x2 - x1) > 60:
             return self._to_above(start, (x2, y2, w2, h2))
@@ -364,7 +377,7 @@ class _Grid:
 
     def _set_label(self, number: int, edge: Edge, line: list[Point]) -> None:
         """Beside the lower end of the arrow; of several arrows with one label, beside the first that passes nothing."""
-        alike = [n for n, e in self.edges if e.source == edge.source and e.label == edge.label]
+        alike = self.alike[edge.source, "label " + edge.label]
         if number != min(alike, key=lambda n: (n in self.channels, n)):
             return
         (x1, y1), (x2, y2) = line[0], line[-1] if len(line) == 2 else line[3]

@@ -8,6 +8,7 @@ from typing import Any
 from ..frames import Frame
 from ..graph import Node, Output, Value, node_of, raw, toposort
 from . import names
+from .passing import unstacked
 from .picture import State, Use
 from .times import times_of
 
@@ -63,7 +64,7 @@ class Loops:
             node = stack.pop()
             if node in self.args or node.prim is None:
                 continue
-            self.args[node] = args = [_unstacked(arg) for arg in node.args]
+            self.args[node] = args = [unstacked(arg) for arg in node.args]
             stack.extend(n for n in map(node_of, args) if n is not None and n not in self.views)
 
     def _pull_slices(self) -> None:
@@ -279,29 +280,6 @@ def _place(frame: Frame | None) -> tuple[str, ...]:
     """The modules and loops around an op, by what they are called."""
     path = [] if frame is None else frame.path()
     return tuple(f.owner if isinstance(f.owner, str) else type(f.owner).__name__ for f in path if f.owner is not None)
-
-
-def _unstacked(arg: Any) -> Any:
-    """The thing that was stacked, for an element of a stack; else the argument itself."""
-    while True:
-        node = node_of(arg)
-        if node is None or node.prim is None or node.prim.name not in ("getitem", "unstack"):
-            return arg
-        source = node_of(node.args[0])
-        if source is not None and _is_one_row(source) and node.params.get("key") == 0:
-            arg = source.args[0]
-            continue
-        if source is None or source.prim is None or source.prim.name != "stack" or source.params.get("axis", 0) != 0:
-            return arg
-        at = node.params.get("key") if node.prim.name == "getitem" else arg.index if node.params.get("axis", 0) == 0 else None
-        if type(at) is not int or not -len(source.args) <= at < len(source.args):
-            return arg
-        arg = source.args[at]
-
-
-def _is_one_row(node: Node) -> bool:
-    """Whether an op only puts an axis of length 1 in front, as the last state of a single layer has one."""
-    return node.prim is not None and node.prim.name == "expand_dims" and node.params.get("axis") == 0
 
 
 def _views(tape: list[Node], outputs: set[Node]) -> dict[Node, names.View]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..frames import Frame
 from ..graph import Node, node_of
+from .passing import unstacked
 
 
 def times_of(nodes: Iterable[Node]) -> dict[Node, int]:
@@ -63,7 +64,7 @@ def _starts(nodes: list[Node], moments: dict[Node, tuple[Any, int]]) -> dict[Any
     starts = dict.fromkeys(last, 0)
     for node in nodes:
         loop, time = moments.get(node, (None, 0))
-        for source in map(node_of, node.args) if loop is not None else ():
+        for source in (node_of(unstacked(arg)) for arg in node.args) if loop is not None else ():
             other, there = moments.get(source, (loop, 0)) if source is not None else (loop, 0)
             if other != loop and there + starts[other] > time + starts[loop]:
                 starts[loop] = max(starts[loop], last[other] + starts[other])
