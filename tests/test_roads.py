@@ -122,8 +122,8 @@ def test_real_time_learning_holds_as_much_however_long_the_sequence():
 
     peak(roads.bptt, 2)
     real = [peak(real_time, steps) for steps in (12, 24)]  # Python keeps up to 2,000 tuples in reserve
-    back = [peak(roads.bptt, steps) for steps in (60, 240)]
-    pieces = [peak(lambda m: roads.in_pieces(m, round(m.T**0.5)), steps) for steps in (64, 256)]
+    back = [peak(roads.bptt, steps) for steps in (30, 120)]
+    pieces = [peak(lambda m: roads.in_pieces(m, round(m.T**0.5)), steps) for steps in (36, 144)]
     assert real[1] < 1.1 * real[0]
     assert 3.3 * back[0] < back[1] < 4.2 * back[0]  # BPTT: linear in T
     assert pieces[1] < 2.8 * pieces[0]  # √T: twice as much for four times the steps

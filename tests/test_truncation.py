@@ -414,6 +414,19 @@ def test_through_all_steps_nothing_is_lost_and_bias_names_every_parameter():
     assert "weight_hh_l0" in cut.table() and "all together" in repr(cut)
 
 
+def test_parameters_of_one_name_are_told_apart():
+    cell, outs, (xs, _) = made(nn.RNNCell), [nn.Linear(H, 2, bias=False, dtype="float64", rng=i) for i in (0, 1)], data()
+    h = tg.zeros((B, H), dtype="float64")
+    for x in tg.steps(xs):
+        h = cell(x, h)
+    truncation = bptt.truncate((outs[0](h) * outs[1](h)).sum(), np.int64(2))
+    names = ["weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight #1", "weight #2"]
+    assert sorted(truncation.bias().rows) == sorted(truncation.grads()) == sorted(names)
+    first, second = (truncation.grads()[f"weight #{i}"].numpy() for i in (1, 2))
+    expected = tg.grad((outs[0](h) * outs[1](h)).sum(), [o.weight for o in outs])
+    assert largest_difference(expected, [first, second]) < 1e-14
+
+
 def full_and_cut(net, xs):
     loss = (net(xs)[0] ** 2).sum()
     return tg.grad(loss, list(net.parameters())), bptt.truncate(loss, 1).grads(list(net.parameters()))

@@ -160,7 +160,7 @@ def _compared(model: Recurrence, found: Any, expected: Any, value: float, *, exa
     """How far a gradient is from the expected one, relative to that, and how far rounding may take it."""
     epsilon = max(float(np.finfo(w._data.dtype).eps) for w in model.weights.values())
     size = float(np.linalg.norm(expected)) or 1.0
-    noise = 30 * epsilon ** (2 / 3) * (1 + abs(value) * sqrt(found.size) / size)  # of a difference of two losses
+    noise = epsilon ** (1 / 3) + 30 * epsilon ** (2 / 3) * abs(value) * sqrt(found.size) / size  # of a difference of two losses
     return float(np.linalg.norm(found - expected)) / size, epsilon**0.7 if exact else noise
 
 

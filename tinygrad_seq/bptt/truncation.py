@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -74,7 +75,8 @@ class Truncation:
     """
 
     def __init__(self, loss: Value, k1: int | None = None, k2: int | None = None, *, at: Any = None, rows: Any = None):
-        self.k1, self.k2, self.loss = k1, k1 if k2 is None else k2, loss
+        k1, k2 = (int(k) if isinstance(k, np.integer) else k for k in (k1, k1 if k2 is None else k2))
+        self.k1, self.k2, self.loss = k1, k2, loss
         (self.tape,) = tape_of(loss, "truncate")
         if loss._data.size != 1:
             raise ShapeError(message(f"truncate: the loss has the shape {loss._data.shape}", expected="a scalar", do="sum() it"))
@@ -172,7 +174,8 @@ class Truncation:
         only across cuts gets zeros.
         """
         names, leaves, rebuilt = self._wanted(params)
-        nodes = [leaf_of(leaf, [self.tape], "truncate") for leaf in leaves]
+        on_tape = set(self._nodes)
+        nodes = [leaf.node if leaf.node in on_tape else leaf_of(leaf, [self.tape], "truncate") for leaf in leaves]
         for name, node in zip(names, nodes, strict=True):
             if node.prim is not None:
                 raise GraphError(message(f"truncate: {name} was computed by {node.prim.name}", expected="leaves of the graph"))
@@ -314,9 +317,9 @@ class Bias:
 
 
 def _compared(full: Any, truncated: Any) -> Difference:
+    full, truncated = full.astype("float64"), truncated.astype("float64")
     size, left = float(np.linalg.norm(full)), float(np.linalg.norm(truncated))
-    both = size * left
-    cosine = float((full * truncated).sum()) / both if both else 1.0 if size == left else float("nan")
+    cosine = float((full / size * (truncated / left)).sum()) if size and left else 1.0 if size == left else float("nan")
     lost = float(np.linalg.norm(truncated - full))
     return Difference(size, left, cosine, lost / size if size else 0.0 if not lost else float("inf"))
 
@@ -324,11 +327,8 @@ def _compared(full: Any, truncated: Any) -> Difference:
 def _names(leaves: Sequence[Any]) -> list[str]:
     """What each is called; without a name its shape, numbered where that is not enough."""
     names = [leaf.name or f"leaf {leaf._data.shape}" for leaf in leaves]
-    seen: dict[str, int] = {}
-    for i, name in enumerate(names):
-        seen[name] = seen.get(name, 0) + 1
-        names[i] = name if names.count(name) == 1 else f"{name} #{seen[name]}"
-    return names
+    numbers = {name: count(1) for name in names}
+    return [name if names.count(name) == 1 else f"{name} #{next(numbers[name])}" for name in names]
 
 
 def _mask_of(rows: Any, handed: Sequence[Handed]) -> Any:
