@@ -158,6 +158,12 @@ def test_a_wrong_derivative_rule_is_found_out_by_the_differences():
         found.check()
 
 
+def test_a_strongly_curved_loss_is_no_lie():
+    norm, w = nn.LayerNorm(2, dtype="float64", eps=1e-3), 0.3 * array(2, 2)
+    found = bptt.four_roads(lambda x, h, w: norm(h @ w + x), array(T, B, 2), np.zeros((B, 2)), [w]).check()
+    assert 1e-9 < found["central differences"].difference < 6e-6
+
+
 def test_chance_is_found_out_too():
     model = nn.GRU(D, H, num_layers=2, dropout=0.5, dtype="float64", rng=0)
     with pytest.raises(GraphError, match=r"model\.eval"):

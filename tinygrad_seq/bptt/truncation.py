@@ -316,6 +316,7 @@ class Bias:
     __repr__ = table
 
 
+@np.errstate(all="ignore")  # what overflowed shows as inf and nan
 def _compared(full: Any, truncated: Any) -> Difference:
     full, truncated = full.astype("float64"), truncated.astype("float64")
     size, left = float(np.linalg.norm(full)), float(np.linalg.norm(truncated))
