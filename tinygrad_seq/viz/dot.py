@@ -84,15 +84,17 @@ def placed_text(picture: Picture, places: Places) -> str:
             [_placed(picture, box, places) for box in columns[column] if box.id in places.nodes],
         )
     lines += [_placed(picture, box, places) for box in columns[None] if box.id in places.nodes]
+    taken = [(x, y, 72 * w, 72 * h) for x, y, w, h in places.nodes.values()]
     for number, edge in enumerate(picture.edges):
         if number in places.edges:
             curve, label_at = places.edges[number]
-            look = {"pos": f'"{curve}"', "lp": f'"{label_at}"' if label_at else None} | _noted(edge, _points(curve))
+            look: dict[str, object] = {"pos": f'"{curve}"', "lp": f'"{label_at}"' if label_at else None}
+            look |= _noted(edge, _points(curve), taken) if edge.note else {}
             lines.append(_edge(picture, edge, set(), look))
         elif number in places.lines:
             at, line = places.labels.get(number), places.lines[number]
             at_label: dict[str, object] = {"lp": quote(_point(at))} if at else {"label": None}
-            lines.append(_edge(picture, edge, set(), at_label | _noted(edge, line), line))
+            lines.append(_edge(picture, edge, set(), at_label | (_noted(edge, line, taken) if edge.note else {}), line))
     heading = f'layout=nop2 bb="{_point(places.bb)}"' + (f' lp="{_point(places.label)}"' if places.label else "")
     return _graph(picture, heading, lines)
 
@@ -159,7 +161,7 @@ def _with_indices(text: str) -> str:
 
 def markup(text: str, longest: int | None = LONGEST) -> str:
     """Text as a part of an HTML-like label, which shows exactly this."""
-    return html.escape(_printable(text, longest)).replace("\n", "<BR/>")
+    return html.escape(_printable(text, longest)).replace("\\", "&#92;").replace("\n", "<BR/>")  # \\G would be a name
 
 
 def _printable(text: str, longest: int | None) -> str:
@@ -286,13 +288,16 @@ def _edge(
     return f'  "{ends[0]}" -> "{ends[1]}"' + (f" [{text}];" if text else ";")
 
 
-def _noted(edge: Edge, curve: Sequence[tuple[float, float]]) -> dict[str, object]:
-    """The word beside an edge, on its middle, in a gap of the line."""
-    if not edge.note:
-        return {}
+def _noted(edge: Edge, curve: Sequence[tuple[float, float]], taken: list[tuple[float, float, float, float]]) -> dict[str, object]:
+    """The word beside an edge, in a gap of the line: as near to its middle as boxes and other words (centres and sizes) let it be."""
     gap = '<TABLE BORDER="0" CELLSPACING="0" CELLPADDING="0"><TR><TD BGCOLOR="#f8fafd">'
     label = f'<{gap}<FONT POINT-SIZE="14">{markup(edge.note)}</FONT></TD></TR></TABLE>>'
-    return {"label": label, "lp": f'"{_point(_middle(curve))}"'}
+    width, height = 14.0 + 5 * (len(edge.note) - 1), 15.0
+    places = [_along(curve, 0.5 + k * 0.04 * sign) for k in range(11) for sign in (1, -1)]
+    free = [p for p in places if all(abs(p[0] - x) > (w + width) / 2 or abs(p[1] - y) > (h + height) / 2 for x, y, w, h in taken)]
+    x, y = [*free, *places][0]
+    taken.append((x, y, width, height))
+    return {"label": label, "lp": f'"{_point((x, y))}"'}
 
 
 def _points(curve: str) -> list[tuple[float, float]]:
@@ -301,16 +306,17 @@ def _points(curve: str) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in numbers]
 
 
-def _middle(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """The point in the middle of a spline, or of a line."""
+def _along(points: Sequence[tuple[float, float]], share: float) -> tuple[float, float]:
+    """A point of a spline, or of a line, some share of the way along."""
     pieces = (len(points) - 1) // 3
     if pieces == 0:
         (ax, ay), (dx, dy) = points[0], points[-1]
-        return (ax + dx) / 2, (ay + dy) / 2
-    if pieces % 2 == 0:
-        return points[pieces // 2 * 3]
-    (ax, ay), (bx, by), (cx, cy), (dx, dy) = points[pieces // 2 * 3 : pieces // 2 * 3 + 4]
-    return (ax + 3 * bx + 3 * cx + dx) / 8, (ay + 3 * by + 3 * cy + dy) / 8
+        return ax + share * (dx - ax), ay + share * (dy - ay)
+    piece = min(int(share * pieces), pieces - 1)
+    u = share * pieces - piece
+    weights = (1 - u) ** 3, 3 * u * (1 - u) ** 2, 3 * u * u * (1 - u), u**3
+    four = points[3 * piece : 3 * piece + 4]
+    return sum(w * x for w, (x, _) in zip(weights, four, strict=True)), sum(w * y for w, (_, y) in zip(weights, four, strict=True))
 
 
 def _straight(line: Sequence[tuple[float, float]], at_end: bool) -> str:

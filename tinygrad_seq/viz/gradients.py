@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from ..autodiff import steps_of_backward
+from ..autodiff import Step, steps_of_backward
 from ..graph import Node, Value, node_of, toposort
 from .picture import Box, Edge, Picture, Use
 
@@ -67,9 +67,10 @@ def flow_of(outputs: Iterable[Value], picture: Picture) -> Flow:
     sums: dict[Any, Any] = {}
 
     def add(key: Any, term: Any) -> None:
-        sums[key] = sums[key] + term if key in sums else term
+        with np.errstate(all="ignore"):
+            sums[key] = sums[key] + term if key in sums else term
 
-    for step in steps_of_backward(outputs, targets=leaves):
+    for step in _quietly(steps_of_backward(outputs, targets=leaves)):
         for position, term in enumerate(step.contributions):
             if term is not None:
                 use, source = (step.node, position), node_of(step.node.args[position])
@@ -103,6 +104,16 @@ def flow_of(outputs: Iterable[Value], picture: Picture) -> Flow:
     shown = [norm for norm in (*drawn, *terms.values()) if norm is not None and math.isfinite(norm)]
     flow.largest = max(shown, default=0.0)
     return flow
+
+
+def _quietly(steps: Iterator[Step]) -> Iterator[Step]:
+    """A reverse sweep whose infinities and NaN are drawn, not warned of."""
+    while True:
+        with np.errstate(all="ignore"):
+            step = next(steps, None)
+        if step is None:
+            return
+        yield step
 
 
 def copies_of(picture: Picture) -> dict[Use, str]:
