@@ -258,6 +258,17 @@ def test_a_plain_loop_over_a_cell_has_steps_without_saying_so(make: Callable[[],
         assert np.array_equal(one.reached, other.reached)
 
 
+def test_a_layer_that_runs_a_step_at_a_time_has_the_steps_of_the_loop_around_it() -> None:
+    tg.seed(0)
+    lstm, state, outs = nn.LSTM(D, H, num_layers=2, dtype="float64"), None, []
+    for x in tg.steps(XS):
+        hs, state = lstm(x[None], state)
+        outs.append(hs[0])
+    for W in lstm.parameters():
+        one, whole = ledger(sum(weighted(outs)), W), ledger(sum(weighted(lstm(tg.tensor(XS))[0])), W)
+        assert one.uses == whole.uses and relative(one.terms, whole.terms) <= EXACT
+
+
 def test_a_plain_loop_before_another_counts_at_its_own_steps() -> None:
     """An encoder in a plain loop, a decoder that reads its last state at all of its steps."""
     tg.seed(0)

@@ -16,7 +16,7 @@ from .. import backend
 from ..autodiff import Step, Targets, steps_of_backward, sweep
 from ..errors import ArgumentError, GraphError, message
 from ..graph import MultiNode, Node, Output, Value, box, node_of
-from .uses import Term, Uses, time_of
+from .uses import Term, Uses
 
 Array = np.ndarray[Any, Any]
 
@@ -96,7 +96,7 @@ def fill_by_loss(entries: Entries, whole: Value, parts: list[Any], stacked: bool
                 message(
                     f"ledger: the loss was not computed from {which}",
                     expected="the very tensors that the loss was computed from",
-                    do="losses = [...]; loss = sum(losses); then ledger(loss, W, losses=losses)",
+                    do=f"loss = {'losses.sum()' if stacked else 'sum(losses)'}; then ledger(loss, W, losses=losses)",
                 )
             )
     if stacked:
@@ -105,7 +105,7 @@ def fill_by_loss(entries: Entries, whole: Value, parts: list[Any], stacked: bool
     gates = _gates(entries.uses)
     for row, (part, seed) in enumerate(zip(parts, seeds, strict=True)):
         entries.fill(row, *_from(part, seed, entries, gates))
-    times = [] if stacked else [time_of(part.node) for part in parts]
+    times = [] if stacked else [entries.uses.times[part.node.frame] for part in parts]
     if None in times or len(set(times)) < last:  # losses that no step made, or several of one step
         times = list(range(1, last + 1))
     return [*times, None]

@@ -24,7 +24,7 @@ from ..errors import ArgumentError, message
 from ..graph import MultiNode, Node, Output, Value, node_of, toposort
 from .rule_text import below
 from .rules import Rule, rule
-from .uses import Uses, leaf_of, place_of, tape_of
+from .uses import Uses, leaf_of, tape_of
 
 SMALL = 6  # an array of so many numbers is printed whole
 
@@ -147,7 +147,7 @@ class Sweep:
         several = isinstance(outputs, (list, tuple))
         self._values = tape_of(outputs, "sweep")
         self._tape = toposort(self._values)
-        self._times = Uses(self._values, ()).times
+        self._where = Uses(self._values, ())
         self._number = {node: i for i, node in enumerate(self._tape, 1)}
         self._leaves = [node for node in self._tape if node.prim is None]
         self._uses = Counter((n, _index(arg)) for node in self._tape for arg in node.args if (n := node_of(arg)) is not None)
@@ -238,7 +238,16 @@ class Sweep:
         node = step.node
         sent = tuple(self._sent(number, step))
         self._moves.append(
-            Move(number, len(self._tape), node, self.name(node), self._times[node.frame], place_of(node), step.gradient, sent)
+            Move(
+                number,
+                len(self._tape),
+                node,
+                self.name(node),
+                self._where.times[node.frame],
+                self._where.place(node),
+                step.gradient,
+                sent,
+            )
         )
         return True
 

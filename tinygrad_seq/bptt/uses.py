@@ -8,7 +8,7 @@ Everything here is a pure function of a recorded graph: no `.grad` changes, no g
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..autodiff import Step, Targets, steps_of_backward
@@ -59,10 +59,21 @@ def place_of(node: Node) -> str:
     The steps of outer loops belong to the place: "steps t=2 > layer 0". What a gradient recorded (create_graph=True) ends in "backward". Empty
     at the top.
     """
-    path = [] if node.frame is None else node.frame.path()
-    step = next((frame for frame in reversed(path) if frame.step is not None), None)
-    names = [_label(frame) for frame in path if frame is not step and frame.owner is not None]
-    return " > ".join(names + ["backward"] * bool(path and path[-1].backward))
+    return "" if node.frame is None else _place(node.frame, _step_of(node.frame, {}))
+
+
+def _place(frame: Frame, step: Frame | None) -> str:
+    """The names around a frame, without that of its step and of steps inside it."""
+    path = frame.path()
+    inner = path[path.index(step) :] if step is not None else []
+    names = [_label(f) for f in path if f.owner is not None and (f not in inner or f.step is None)]
+    return " > ".join(names + ["backward"] * frame.backward)
+
+
+def _step_of(frame: Frame, counts: Mapping[Frame | None, int]) -> Frame | None:
+    """The innermost step around a frame, but for a loop of a single step within another."""
+    steps = [f for f in reversed(frame.path()) if f.step is not None]
+    return next((f for f in steps if counts.get(f.parent, 2) > 1), steps[0] if steps else None)
 
 
 def _label(frame: Frame) -> str:
@@ -103,11 +114,10 @@ class Uses:
         self.outputs = {value.node for value in values}
         on_tape = set(self.tape)
         self.leaves = {leaf: None for leaf in leaves if leaf in on_tape}
-        self.times: dict[Frame | None, int | None] = {}
-        for node in self.tape:
-            if node.frame not in self.times:
-                self.times[node.frame] = time_of(node)
-        self.steps = {frame: step for frame in self.times if frame is not None and (step := _step_of(frame)) is not None}
+        frames = dict.fromkeys(node.frame for node in self.tape)
+        counts = Counter(f.parent for f in {f for frame in frames if frame for f in frame.path() if f.step is not None})
+        self.steps = {frame: step for frame in frames if frame is not None and (step := _step_of(frame, counts)) is not None}
+        self.times = {frame: self.steps[frame].step if frame in self.steps else None for frame in frames}
         self._silent_loops()
         self.forms = self._forms()
         self.places: dict[Frame | None, str] = {}
@@ -191,10 +201,13 @@ class Uses:
                         yield leaf, Term(node, position, self.times[node.frame], self.place(node), self._pulled(arg, c, leaf))
 
     def place(self, node: Node) -> str:
-        """`place_of`, remembered."""
-        if node.frame not in self.places:
-            self.places[node.frame] = place_of(node)
-        return self.places[node.frame]
+        """`place_of`, where a loop of a single step within another is no step, and remembered."""
+        frame = node.frame
+        if frame not in self.places:
+            step = self.steps.get(frame) if frame is not None else None
+            silent = step is not None and step.step is None
+            self.places[frame] = "" if frame is None else _place(frame, None if silent else step)
+        return self.places[frame]
 
     def _pulled(self, arg: Any, c: Any, leaf: Node) -> Any:
         """What a contribution to a form of a leaf is to the leaf itself."""
@@ -206,10 +219,6 @@ class Uses:
         for _ in steps_of_backward([form], [c], targets=targets):
             pass
         return targets[leaf][0]
-
-
-def _step_of(frame: Frame) -> Frame | None:
-    return next((f for f in reversed(frame.path()) if f.step is not None), None)
 
 
 def _sources(node: Node) -> list[Node]:
