@@ -105,8 +105,8 @@ def stream(values: Sequence[Value], leaves: Sequence[Node], cotangents: Any = No
 class Uses:
     """Which nodes of a tape use one of the leaves, and when.
 
-    times: of every frame; steps: of every frame in a loop that of the step. forms: views of leaves, and what is computed from leaves outside every step and read inside one; with the leaves behind them. What a
-    form receives is counted where it is used, and pulled back to its leaf.
+    steps: the step around every frame that has one, times: its time. forms: views of leaves, and what is computed from leaves outside every
+    step and read inside one, with the leaves behind them. What a form receives is counted where it is used, and pulled back to its leaf.
     """
 
     def __init__(self, values: Sequence[Value], leaves: Iterable[Node]):
