@@ -161,7 +161,7 @@ def _with_indices(text: str) -> str:
 
 def markup(text: str, longest: int | None = LONGEST) -> str:
     """Text as a part of an HTML-like label, which shows exactly this."""
-    return html.escape(_printable(text, longest)).replace("\\", "&#92;").replace("\n", "<BR/>")  # \\G would be a name
+    return html.escape(_printable(text, longest)).replace("\\", "\\\\").replace("\n", "<BR/>")
 
 
 def _printable(text: str, longest: int | None) -> str:
