@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
+from random import Random
 
 import numpy as np
 import pytest
+from random_cells import Call, arrays_of, random_cell
 
 import tinygrad_seq as tg
 from tinygrad_seq import nn
@@ -657,3 +660,35 @@ def test_the_time_it_takes_is_linear_in_the_length_of_the_sequence() -> None:
         (chain,) = chains_of(tape)
         counts.append(len(CutTape(chain, tape, np).twins))
     assert counts[1] - counts[0] == 20 * (counts[0] // 20) and counts[0] % 20 in (0, 1)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_of_random_cells_the_jacobians_are_those_of_the_step(seed: int) -> None:
+    rng = Random(seed)
+    cells = (random_cell(rng, rng.randint(3, 10)) for _ in range(99))
+    cell = next(c for c in cells if len({*c.returned}) == len(c.widths) < min(c.returned))  # states that it computes, each its own
+    xs, states, weights = arrays_of(cell, Call(3, B, False, None, True, True, True))
+    weights, ends = [tg.tensor(w, requires_grad=True) for w in weights], np.cumsum([0, *cell.widths])
+
+    def step(state, x):
+        new = cell(x, *state, *weights)[: len(state)] if cell.collected or len(state) > 1 else (cell(x, *state, *weights),)
+        return tuple(s if isinstance(s, tg.Tensor) and s.node else tg.tensor(s, requires_grad=True) for s in new)
+
+    chain = [tuple(tg.tensor(s, requires_grad=True) for s in states)]
+    for x in xs:
+        chain.append(step(chain[-1], tg.tensor(x)))
+    try:
+        J = temporal_jacobians(chain)
+    except GraphError as error:  # a cell that does not look back
+        assert "no state was computed from the one before" in str(error)
+        J = None
+    for t, x in enumerate(xs):
+        for row in range(B):
+            before = np.concatenate([s.numpy()[row] for s in chain[t]])
+
+            def flat(v, x=x, row=row):
+                parts = [v[int(a) : int(b)][None] for a, b in pairwise(ends)]
+                return tg.concatenate([s[0] for s in step(parts, tg.tensor(x[row : row + 1]))])
+
+            expected = tg.jacobian(flat, before).numpy()
+            np.testing.assert_allclose(J.steps[t, row] if J else 0 * expected, expected, rtol=1e-9, atol=1e-12)

@@ -42,31 +42,43 @@ class _Loop:
         self.nodes: list[list[Node]] = []
         self.inner: dict[Node, Frame | None] = {}  # the call of a module that a node belongs to, within the step
         self.made: dict[Node, int] = {}  # the step of each node
-        self.uses: dict[Key, list[tuple[Node, int, int]]] = {}  # of what crosses, by its origin: an op, which argument, which step
-        self.versions: dict[Key, list[Key]] = {}  # of an origin, in tape order, what `where` made of it
+        self.read: dict[
+            Key, list[tuple[Node, int, int]]
+        ] = {}  # who reads a value in a later step: an op, which argument, which step
+        self.within: set[Key] = set()  # what is read in its own step
+        self.kept: dict[Node, Key] = {}  # a `where` that keeps the rows that have ended, and what it keeps the others of
+        self.uses: dict[Key, list[tuple[Node, int, int]]] = {}  # `read` by origin
+        self.versions: dict[Key, list[Key]] = {}  # of an origin, in tape order, what such `where`s made of it
 
     def add(self, node: Node, p: int, inner: Frame | None) -> None:
         """Take up a node of step p, the next in tape order."""
         self.nodes[p].append(node)
         self.made[node], self.inner[node] = p, inner
-        origin = self.origin((node, 0))
-        if origin[0] is not node:
-            self.versions.setdefault(origin, []).append((node, 0))
         for position, arg in enumerate(node.args):
             key = key_of(arg)
             if key is not None and self.made.get(key[0], p) < p and np.dtype(dtype_of(key)).kind == "f":
-                self.uses.setdefault(self.origin(key), []).append((node, position, p))
+                self.read.setdefault(key, []).append((node, position, p))
+            elif key is not None:
+                self.within.add(key)
+
+    def finish(self) -> None:
+        """When all nodes are there: tell a `where` that keeps the rows that have ended, which not every step has, from what a step computes."""
+        for node, p in self.made.items():
+            if node.prim is where.primitive and key_of(node.args[0]) is None and (node, 0) not in self.within:
+                new, old = key_of(node.args[1]), key_of(node.args[2])
+                apart = new is not None and all(q <= p for *_, q in self.read.get(new, ()))  # later steps do not read both
+                older = old is None or self.made.get(old[0]) != p
+                if new is not None and new[0] in self.made and shape_of(new) == node.shape and apart and older:
+                    self.kept[node] = new
+                    self.versions.setdefault(self.origin(new), []).append((node, 0))
+        for key, uses in self.read.items():
+            self.uses.setdefault(self.origin(key), []).extend(uses)
 
     def origin(self, key: Key) -> Key:
-        """What a value was before `where` kept an older one in those of its rows that have ended; itself where there is no such thing."""
-        while True:
-            node = key[0]
-            if node.prim is not where.primitive or key_of(node.args[0]) is not None:
-                return key
-            new, old = key_of(node.args[1]), key_of(node.args[2])
-            if new is None or new[0] not in self.made or (old is not None and self.made.get(old[0]) == self.made[node]):
-                return key
-            key = new
+        """What a value was before the rows that have ended were kept; itself where there is no such thing."""
+        while key[0] in self.kept:
+            key = self.kept[key[0]]
+        return key
 
     def version(self, origin: Key, p: int) -> Key:
         """What has become of a value by the end of step p."""
@@ -74,7 +86,7 @@ class _Loop:
 
     def ops(self, p: int) -> list[Node]:
         """The ops of a step without those that only keep what has ended."""
-        return [node for node in self.nodes[p] if self.origin((node, 0))[0] is node]
+        return [node for node in self.nodes[p] if node not in self.kept]
 
 
 def chains_of(tape: Sequence[Node]) -> list[Chain]:
@@ -131,6 +143,8 @@ def _loops(tape: Sequence[Node]) -> list[_Loop]:
             if node in sums:
                 continue
             loop.add(node, p, path[depth + 1] if depth + 1 < len(path) else None)
+    for loop in loops:
+        loop.finish()
     return loops
 
 
