@@ -101,12 +101,68 @@ def without_a_batch() -> Case:
     return (h**2).sum(), {"W": W}
 
 
+def calls_of_a_cell() -> Case:
+    """A `for` loop that says nothing of steps: they are the calls of the cell."""
+    cell = nn.GRUCell(D, H, dtype="float64", rng=1)
+    h = tg.zeros((B, H), dtype="float64")
+    for x in numbers(T, B, D):
+        h = cell(x, h)
+    return (h**2).sum(), dict(cell.named_parameters())
+
+
+def a_layer_called_twice() -> Case:
+    net = nn.RNN(D, H, dtype="float64", rng=1)
+    first, h = net(numbers(T, B, D))
+    second, _ = net(numbers(T, B, D, seed=1), h)
+    return (first**2).sum() + (second**3).sum(), dict(net.named_parameters())
+
+
+def loops_in_a_loop() -> Case:
+    """Sentences of words: the state of the inner loop begins with that of the outer."""
+    words, sentences = nn.RNN(D, H, dtype="float64", rng=1), nn.RNNCell(H, H, dtype="float64", rng=2)
+    h = tg.Tensor(numbers(B, H, seed=1))
+    for xs in tg.steps(numbers(3, T, B, D)):
+        _, end = words(xs, h[None])
+        h = sentences(end[0], h)
+    return (h**2).sum(), dict(words.named_parameters()) | {f"s_{k}": p for k, p in sentences.named_parameters()}
+
+
+class OwnCell(nn.Module):
+    """z = σ(U x + W h), n = tanh(U x + W (z ⊙ h)), h' = z ⊙ h + (1 - z) ⊙ n."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.U, self.W = nn.Parameter(0.5 * numbers(H, D, seed=5)), nn.Parameter(0.5 * numbers(H, H, seed=6))
+
+    def forward(self, x: Any, h: Any) -> Any:
+        z = tg.sigmoid(x @ self.U.T + h @ self.W.T)
+        return z * h + (1 - z) * tg.tanh(x @ self.U.T + (z * h) @ self.W.T)
+
+
+def own_cell() -> Case:
+    cell = OwnCell()
+    hs, _ = tg.scan(cell, numbers(T, B, D), numbers(B, H, seed=1))
+    return (hs**2).sum(), dict(cell.named_parameters())
+
+
+def with_attention() -> Case:
+    encoder, cell = nn.GRU(D, H, dtype="float64", rng=1), nn.GRUCell(H, H, dtype="float64", rng=2)
+    hs, h = encoder(numbers(T, B, D))
+    s, total = h[0], 0.0
+    for _ in tg.steps(range(2)):
+        context = F.scaled_dot_product_attention(s[:, None], hs.swapaxes(0, 1), hs.swapaxes(0, 1))[:, 0]
+        s = cell(context, s)
+        total = total + (s**2).sum()
+    return total, dict(encoder.named_parameters()) | {f"out_{k}": p for k, p in cell.named_parameters()}
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "rnn": layer(nn.RNN), "lstm": layer(nn.LSTM), "gru": layer(nn.GRU), "relu": layer(nn.RNN, nonlinearity="relu"),
     "stacked": layer(nn.LSTM, num_layers=2), "bidirectional": layer(nn.GRU, bidirectional=True), "taps": layer(nn.RNN, taps=2),
     "rnn loop": by_loop(nn.RNNCell, True), "lstm loop": by_loop(nn.LSTMCell, False), "gru loop": by_loop(nn.GRUCell, True),
     "peepholes": peepholes, "tied": tied, "two cells": two_cells, "encoder, decoder": encoder_and_decoder, "lengths": with_lengths,
-    "no batch": without_a_batch,
+    "no batch": without_a_batch, "calls": calls_of_a_cell, "called twice": a_layer_called_twice, "loops in a loop": loops_in_a_loop,
+    "own cell": own_cell, "attention": with_attention,
 }  # fmt: skip
 each_case = pytest.mark.parametrize("case", CASES)
 
@@ -349,6 +405,21 @@ def test_what_cannot_be_derived_says_what_to_do() -> None:
         explain(tg.tensor(1.0), params["weight_hh_l0"])
     with pytest.raises(GraphError, match="no scalar"):
         explain(loss * np.ones(2), params["weight_hh_l0"])
+    with pytest.raises(GraphError, match=r"(?s)W was computed by transpose.*explain\(loss, parameter\)"):
+        explain(loss, params["weight_hh_l0"].T)
+
+
+def test_a_loop_over_calls_of_a_cell_reads_as_one_over_steps() -> None:
+    loss, params = calls_of_a_cell()
+    text = str(explain(loss, params["weight_hh"]))
+    assert "GRUCell, t = 1..3" in text and "∂L/∂h_3 dh_3/dh_2 dh_2/dh_1 ∂h_1/∂W_hh" in text
+
+
+def test_the_lines_of_a_cell_of_ones_own() -> None:
+    loss, params = own_cell()
+    (loop,) = explain(loss, params["W"]).loops
+    assert loop.forward[0] == ("a_t", "σ(x_t U^T + h_(t-1) W^T)")
+    assert dict(loop.backward)["to W"] == "δ_t^T b_t + ε_t^T h_(t-1)"
 
 
 def test_the_package_exposes_it() -> None:

@@ -17,14 +17,16 @@ import numpy as np
 
 from ..autodiff import Targets, steps_of_backward, sweep
 from ..backend import array_module, to_numpy
-from ..errors import GraphError, message
+from ..errors import GraphError, describe, message
 from ..frames import Frame
-from ..graph import MultiNode, Node, Output, Value, box, leaf, node_of, value_of
+from ..graph import MultiNode, Node, Output, Value, box, leaf, node_of, require_recorded, value_of
 from .derivation_step import equations
 from .derivation_text import latex, text
 from .jacobians import CutTape
 from .states import Chain, chains_of, opened_with_states
 from .uses import Term, Uses, leaf_of
+
+Steps = dict[Frame, int]
 
 WHO = "explain"
 LARGEST = 2**24  # numbers in all Jacobians of a loop
@@ -116,10 +118,22 @@ def explain(loss: Value, W: Value) -> Derivation:
 
     Raises GraphError where nothing was recorded or the loss does not depend on W. No `.grad` changes.
     """
+    for value in (loss, W):
+        require_recorded(value, WHO)
+    if W.node is not None and W.node.prim is not None:
+        raise GraphError(
+            message(
+                f"{WHO}: W was computed by {W.node.prim.name}",
+                expected="a leaf",
+                do="explain(loss, parameter), not a view or a state",
+            )
+        )
+    if loss._data.size != 1:
+        raise GraphError(
+            message(f"{WHO}: the loss {describe(loss._data)} is no scalar", expected="a scalar", do="sum() or mean() it")
+        )
     values, tape = opened_with_states([loss], WHO)
     weight = leaf_of(W, values, WHO)
-    if weight.prim is not None:
-        raise GraphError(message(f"{WHO}: W was computed by {weight.prim.name}", expected="a leaf", do="explain(loss, parameter)"))
     uses = Uses(values, [weight])
     targets: Targets = {weight: {0: None}}
     found = sorted(
@@ -147,18 +161,30 @@ def explain(loss: Value, W: Value) -> Derivation:
 def _of_chain(chain: Chain, terms: Sequence[Term]) -> tuple[list[Term], list[Term]]:
     """The terms of uses within the steps of a loop, and the others."""
     steps = _step_frames(chain)
-    mine = [term for term in terms if term.node.frame is not None and not steps.isdisjoint(term.node.frame.path())]
+    mine = [term for term in terms if term.node.frame is not None and any(f in steps for f in term.node.frame.path())]
     inside = {id(term) for term in mine}
     return mine, [term for term in terms if id(term) not in inside]
 
 
-def _step_frames(chain: Chain) -> set[Frame]:
-    frames: set[Frame] = set()
+def _step_frames(chain: Chain) -> Steps:
+    """The frame of every step of a loop, with its time: the outermost in which its states differ. The first state may be none of its own."""
+    paths: list[tuple[int, list[Frame]]] = []
     for time, row in zip(chain.times, chain.states, strict=True):
-        for key in row:
-            if isinstance(key, tuple) and key[0].frame is not None:
-                frames.update(f for f in key[0].frame.path() if f.step == time)
-    return frames
+        own = [key for key, name in zip(row, chain.names, strict=True) if "(t-" not in name]  # h(t-1) is what an older step made
+        paths += [(time, key[0].frame.path()) for key in own if isinstance(key, tuple) and key[0].frame is not None]
+    if not paths:
+        return {}
+    last = paths[-1][1]
+    depths = [
+        d for _, path in paths if (d := _in_common(path, last)) < min(len(path), len(last)) and path[d].owner is last[d].owner
+    ]
+    depth = max((d for d in depths if last[d].owner is not None), default=len(last) - 1)
+    return {path[depth]: time for time, path in paths if len(path) > depth <= _in_common(path, last)}
+
+
+def _in_common(path: Sequence[Frame], other: Sequence[Frame]) -> int:
+    """How many of the outermost frames are the same."""
+    return next((k for k, (a, b) in enumerate(zip(path, other, strict=False)) if a is not b), min(len(path), len(other)))
 
 
 def _loop(chain: Chain, tape: Sequence[Node], values: Sequence[Value], weight: Node, terms: Sequence[Term]) -> Loop | None:
@@ -174,12 +200,12 @@ def _loop(chain: Chain, tape: Sequence[Node], values: Sequence[Value], weight: N
     direct, aside = _direct(chain, values, weight, made, steps, loop)
     loop.links = [Link(chain.times[k], direct[k]) for k in made]
     for link in loop.links:
-        link.of_tape = _sum([term.value for term in terms if _time(term, chain, steps) == link.time], weight)
+        link.of_tape = _sum([term.value for term in terms if _time(term, steps) == link.time], weight)
         link.aside = aside.get(link.time)
     B, S = loop.shape
     loop.exact = len(made) * B * S * S <= LARGEST
     if loop.exact:
-        _along_products(loop, jacobian.jacobians(range(B)), made, outputs, weight, chain)
+        _along_products(loop, jacobian.jacobians(range(B)), made, outputs, weight, chain, steps)
     else:
         for link in loop.links:
             link.term, link.aside = link.of_tape, None
@@ -191,18 +217,18 @@ def _loop(chain: Chain, tape: Sequence[Node], values: Sequence[Value], weight: N
     return loop
 
 
-def _frames(chain: Chain, k: int, steps: set[Frame]) -> list[Frame]:
+def _frames(chain: Chain, k: int, steps: Steps) -> list[Frame]:
     return [f for key in chain.states[k] if isinstance(key, tuple) and key[0].frame for f in key[0].frame.path() if f in steps]
 
 
-def _is_made(key: Any, steps: set[Frame], time: int) -> bool:
+def _is_made(key: Any, steps: Steps, time: int) -> bool:
     """Whether a part of a state was made in the step of that time: it is no constant, and no older state that is handed on."""
-    return isinstance(key, tuple) and key[0].frame is not None and any(f in steps and f.step == time for f in key[0].frame.path())
+    return isinstance(key, tuple) and key[0].frame is not None and any(steps.get(f) == time for f in key[0].frame.path())
 
 
-def _time(term: Term, chain: Chain, steps: set[Frame]) -> int | None:
+def _time(term: Term, steps: Steps) -> int | None:
     assert term.node.frame is not None
-    return next((f.step for f in term.node.frame.path() if f in steps), None)
+    return next((steps[f] for f in term.node.frame.path() if f in steps), None)
 
 
 def _sum(arrays: Sequence[Any], weight: Node) -> Any:
@@ -251,7 +277,7 @@ def _below(row: Sequence[Any]) -> set[Node]:
 
 
 def _direct(
-    chain: Chain, values: Sequence[Value], weight: Node, made: Sequence[int], steps: set[Frame], loop: Loop
+    chain: Chain, values: Sequence[Value], weight: Node, made: Sequence[int], steps: Steps, loop: Loop
 ) -> tuple[dict[int, Any], dict[int, Any]]:
     """How the loss reads each state past all others, and what it gets of the uses of the weight past all states: a sweep that ends at states."""
     targets: Targets = {weight: {0: None}}
@@ -263,7 +289,7 @@ def _direct(
     uses = Uses(values, [weight])
     seeds = [np.ones_like(v._data) for v in values]
     for _, term in uses.among(sweep(values, seeds, targets, through=False, watch=True)):
-        time = _time(term, chain, steps) if term.node.frame is not None else None
+        time = _time(term, steps) if term.node.frame is not None else None
         if time is not None:
             aside[time] = aside[time] + to_numpy(term.value) if time in aside else to_numpy(term.value)
     B, S = loop.shape
@@ -275,7 +301,9 @@ def _direct(
     return direct, aside
 
 
-def _along_products(loop: Loop, steps: Any, made: Sequence[int], outputs: Sequence[Any], weight: Node, chain: Chain) -> None:
+def _along_products(
+    loop: Loop, steps: Any, made: Sequence[int], outputs: Sequence[Any], weight: Node, chain: Chain, frames: Steps
+) -> None:
     """dL/ds_t by products of Jacobians, and what that makes of the immediate derivatives."""
     carried: Any = 0.0
     for k, link in reversed(list(zip(made, loop.links, strict=True))):
@@ -283,7 +311,7 @@ def _along_products(loop: Loop, steps: Any, made: Sequence[int], outputs: Sequen
         if k > 0:
             link.jacobian = steps[k - 1]
             carried = (link.arrived[:, None, :] @ link.jacobian)[:, 0]
-    by_time = _immediate(loop, [link.arrived for link in loop.links], outputs, weight, chain)
+    by_time = _immediate(loop, [link.arrived for link in loop.links], outputs, weight, chain, frames)
     for link in loop.links:
         link.term = _sum(by_time.get(link.time, []), weight)
     B, S = loop.shape
@@ -294,7 +322,7 @@ def _along_products(loop: Loop, steps: Any, made: Sequence[int], outputs: Sequen
     for i in np.ndindex(B, S):
         seed = np.zeros((B, S), chain.dtype)
         seed[i] = 1
-        for time, parts in _immediate(loop, [seed] * len(loop.links), outputs, weight, chain).items():
+        for time, parts in _immediate(loop, [seed] * len(loop.links), outputs, weight, chain, frames).items():
             squares[time] += float((_sum(parts, weight) ** 2).sum())
     for link in loop.links:
         link.immediate = float(np.sqrt(squares[link.time]))
@@ -311,7 +339,9 @@ def _ops_below(row: Sequence[Any]) -> set[Node]:
     return seen
 
 
-def _immediate(loop: Loop, arrived: Sequence[Any], outputs: Sequence[Any], weight: Node, chain: Chain) -> dict[int, list[Any]]:
+def _immediate(
+    loop: Loop, arrived: Sequence[Any], outputs: Sequence[Any], weight: Node, chain: Chain, frames: Steps
+) -> dict[int, list[Any]]:
     """arrived_t ∂s_t/∂W for all steps at once, on the tape cut between them: by time."""
     values: list[Any] = []
     seeds: list[Any] = []
@@ -321,13 +351,10 @@ def _immediate(loop: Loop, arrived: Sequence[Any], outputs: Sequence[Any], weigh
             if value is not None:
                 values.append(value)
                 seeds.append(xp.asarray(np.ascontiguousarray(g[:, part]).reshape(shape)))
-    times = {link.time for link in loop.links}
-    frames = {f: f.step for row in outputs for v in row if v is not None for f in v.node.frame.path() if f.step in times}
     uses = Uses(values, [weight])
     found: dict[int, list[Any]] = {}
     for _, term in uses.among(sweep(values, seeds, {weight: {0: None}}, watch=True)):
-        path = [] if term.node.frame is None else term.node.frame.path()
-        time = next((frames[f] for f in path if f in frames), None)
+        time = None if term.node.frame is None else _time(term, frames)
         if time is not None:
             found.setdefault(time, []).append(term.value)
     return found

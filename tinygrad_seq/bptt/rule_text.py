@@ -139,23 +139,27 @@ class Writer(Expressions):
             return args[0]
         if _turns(op) and _turns(args[0]):
             return args[0].args[0]
+        if _turns(op) and _is(args[0], "matmul") and op.ndim == 2:  # (a b)^T = b^T a^T
+            b, a = (self.simplified(self._turned(x)) for x in reversed(args[0].args))
+            return self.op("call", [b, a], args[0].params, op.shape, op.dtype, np.matmul)
         if _is(op, "matmul") and _turns(args[0]) and all(_is(a, "concatenate") for a in (args[0].args[0], args[1])):
             return self._of_rows(op, args[0].args[0].args, args[1].args)
         if _is(op, "inner") and args[1].ndim == 2:
-            turned = self.op("call", [args[1]], ("transpose", 0), args[1].shape[::-1], args[1].dtype, np.transpose)
-            return self.op("call", [args[0], turned], ("matmul", op.params[1]), op.shape, op.dtype, np.matmul)
+            return self.op("call", [args[0], self._turned(args[1])], ("matmul", op.params[1]), op.shape, op.dtype, np.matmul)
         return self._again(op, args)
 
     def _of_rows(self, op: Op, left: Sequence[Op], right: Sequence[Op]) -> Op:
         """[a; b]^T [c; d] = a^T c + b^T d."""
         terms = []
         for a, b in zip(left, right, strict=True):
-            turned = self.op("call", [a], ("transpose", 0), a.shape[::-1], a.dtype, np.transpose)
-            terms.append(self.op("call", [turned, b], ("matmul", op.params[1]), op.shape, op.dtype, np.matmul))
+            terms.append(self.op("call", [self._turned(a), b], ("matmul", op.params[1]), op.shape, op.dtype, np.matmul))
         total = terms[0]
         for term in terms[1:]:
             total = self.map("add", total, term)
         return total
+
+    def _turned(self, op: Op) -> Op:
+        return self.op("call", [op], ("transpose", 0), op.shape[::-1], op.dtype, np.transpose)
 
     def _again(self, op: Op, args: Sequence[Op]) -> Op:
         return self.op(op.kind, args, op.params, op.shape, op.dtype, op.fn)
