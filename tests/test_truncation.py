@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from random_cells import arrays_of, cells_and_calls
 
 import tinygrad_seq as tg
 from tinygrad_seq import bptt, nn, training
@@ -486,3 +487,46 @@ def test_on_a_device_it_is_the_same(device_xp):
     net.to(tg.backend.device_of(device_xp.zeros(1)))
     there = ask(device_xp.asarray(xs))
     assert here[1] == there[1] and np.allclose(here[0], there[0], rtol=1e-12)
+
+
+@settings(max_examples=40)
+@given(cells_and_calls(), st.integers(1, 4))
+def test_random_cells_in_chunks_are_as_run_in_chunks(drawn, k):
+    """Any number of states, from either end, rows of any length: the whole graph cut, and chunk by chunk from detached states."""
+    cell, call = drawn
+    assume(
+        cell.returned[0] > len(cell.widths)
+    )  # what a step hands on unchanged was made by an earlier step, of which it is an output
+    xs, states, weights = arrays_of(cell, call)
+    weights = [tg.tensor(a, requires_grad=True) for a in weights]
+    times = list(range(call.T))
+
+    def run(chunks, begin):
+        state, total = tuple(map(tg.tensor, states)), 0.0
+        for a, b in chunks:
+            lengths = None if call.lengths is None else np.clip(np.array(call.lengths) - a, 0, b - a)
+            state = begin(state if isinstance(state, tuple) else (state,))
+            hs, state, *_ = tg.scan(
+                cell,
+                xs[a:b],
+                state if len(state) > 1 else state[0],
+                weights,
+                lengths=lengths,
+                reverse=call.reverse,
+                collect=bool(cell.collected),
+            )
+            total = total + (hs * hs).sum()
+        return total
+
+    chunks = [(a, min(a + k, call.T)) for a in times[::k]]
+    if call.reverse:
+        chunks = [(call.T - b, call.T - a) for a, b in chunks]
+    loss = run([(0, call.T)], lambda h: h)
+    if getattr(loss, "node", None) is None:
+        return
+    expected = tg.grad(run(chunks, training.cut), weights, allow_unused=True)
+    used = set(tg.toposort(bptt.tape_of(loss)))
+    for w, e in zip(weights, expected, strict=True):
+        if w.node in used:
+            found = bptt.truncate(loss, k).grads(w).numpy()
+            assert np.allclose(found, 0 if e is None else e.numpy(), rtol=1e-9, atol=1e-11), cell

@@ -41,7 +41,8 @@ def truncate(loss: Value, k1: int | None = None, k2: int | None = None, *, at: A
         truncate(loss, at=ended)      booleans (T, B): cut the state behind step t in the rows b where ended[t-1, b]
         truncate(loss, 20, rows=[2])  in row 2 of the batch alone; also booleans (B,)
 
-    The loss of step s is what reaches the total through step s first (through the last step where there is one loss at the end). A last
+    The loss of step s is what reaches the total through step s first (through the last step where there is one loss at the end); a state that
+    later steps hand on unchanged is of the step that made it. A last
     block of fewer than k1 steps ends where a whole one would. Every loop counts its steps as it runs, a reverse one from the end, and one
     that goes on from another (a decoder, the next piece of a sequence) counts on. Attention to all steps at once is not cut; from there a
     gradient goes back to the next cut of that sweep, in which windows that do not overlap go together: with attention, prefer chunks.
@@ -175,7 +176,7 @@ class Truncation:
         """
         names, leaves, rebuilt = self._wanted(params)
         on_tape = set(self._nodes)
-        nodes = [leaf.node if leaf.node in on_tape else leaf_of(leaf, [self.tape], "truncate") for leaf in leaves]
+        nodes = [leaf.node if leaf.node in on_tape else leaf_of(leaf, [self.loss], "truncate") for leaf in leaves]
         for name, node in zip(names, nodes, strict=True):
             if node.prim is not None:
                 raise GraphError(message(f"truncate: {name} was computed by {node.prim.name}", expected="leaves of the graph"))
