@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import numpy as np
 import pytest
+from random_cells import arrays_of, random_call, random_cell
 
 import tinygrad_seq as tg
 from tinygrad_seq import bptt, nn
 from tinygrad_seq.bptt import roads
+from tinygrad_seq.bptt.plans import carried_out
 from tinygrad_seq.bptt.recurrence import Recurrence, amount, peak_of
 from tinygrad_seq.bptt.roads import real_time
 from tinygrad_seq.errors import ArgumentError, GraphError, ShapeError
@@ -103,6 +107,31 @@ def test_a_whole_model_with_a_loss_at_the_end_alone():
     expected = tg.grad(F.cross_entropy(model(ids)[0][-1], ids[0]), list(model.parameters()))
     alike(found["real-time recurrent learning"], [g.numpy() for g in expected], 1e-12)
     assert found.loss == pytest.approx(F.cross_entropy(model(ids)[0][-1], ids[0]).item(), rel=1e-14)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_random_cells_have_one_gradient_too(seed):
+    """Any number of states, weights that are not used, states that are handed on."""
+    rng = Random(seed)
+    cell, call = random_cell(rng, rng.randint(3, 12)), random_call(rng)._replace(lengths=None)
+    xs, states, weights = arrays_of(cell, call)
+    count = len(states)
+
+    def step(x, *rest):
+        new = cell(x, *rest)
+        return new[:count] if isinstance(new, tuple) else (new,)
+
+    model = Recurrence("test", step, xs, tuple(states), weights, None)
+    with tg.unfolded():
+        found = [
+            roads.bptt(model),
+            real_time(model),
+            roads.in_pieces(model, 2),
+            carried_out(model, bptt.plan(call.T, "binomial", 1)),
+        ]
+    for name, g in found[0].items():
+        for other in found[1:]:
+            np.testing.assert_allclose(other[name], g, rtol=1e-10, atol=1e-12)
 
 
 def test_float32_agrees_as_far_as_it_can():
