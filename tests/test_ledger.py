@@ -690,6 +690,18 @@ def test_infinite_and_missing_numbers_are_shown_as_such() -> None:
         assert "inf" in led.table() and "infty" in led.latex() and "inf" in led.text()
 
 
+@pytest.mark.parametrize(("dtype", "tiny"), [("float32", 1e-30), ("float64", 1e-250), ("float64", 1e250), ("float32", 1e30)])
+def test_the_smallest_and_the_largest_gradients_have_norms_and_shares(dtype: str, tiny: float) -> None:
+    """Squares of such numbers vanish, or overflow."""
+    w = tg.tensor(np.ones((2, 2)), requires_grad=True, dtype=dtype)
+    loss = sum((w * (tiny * x)).sum() for x in tg.steps([1.0, 3.0]))
+    for norms in (False, True):
+        led = ledger(loss, w, norms=norms)
+        np.testing.assert_allclose(led.norms, [2 * tiny, 6 * tiny], rtol=1e-6)
+        np.testing.assert_allclose(led.shares, [0.25, 0.75], rtol=1e-6)
+        assert "25.00 %" in led.table() and f"{8 * tiny:.6g}"[:2] in led.table()
+
+
 # ---- As text ---------------------------------------------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from .. import backend
 from ..autodiff import Step, Targets, steps_of_backward, sweep
 from ..errors import ArgumentError, GraphError, message
 from ..graph import MultiNode, Node, Output, Value, box, node_of
+from .norms import norm_of, shares_of
 from .uses import Term, Uses
 
 Array = np.ndarray[Any, Any]
@@ -34,7 +35,7 @@ class Entries:
         self.by_row = np.zeros(rows)
         self.terms = np.zeros((rows, K, *gradient.shape), gradient.dtype) if keep else None
         self.total = np.zeros_like(gradient)
-        self.size = float(np.vdot(gradient, gradient))
+        self.share = shares_of(gradient)
         self.oldest: dict[int, int] = {}  # of each column the age of the first node that uses the weight there
         for node, column in column_of.items():
             self.oldest[column] = min(node.order, self.oldest.get(column, node.order))
@@ -46,13 +47,13 @@ class Entries:
         for _, term in self.uses.among(self._noted(before, reached)):
             self._add(term, unfinished)
         for column, summed in self._summed(self.uses.among(self._noted(steps(), reached)), unfinished):
-            self.norms[row, column] = np.linalg.norm(summed)
-            self.shares[row, column] = float(np.vdot(summed, self.gradient)) / self.size if self.size else 0.0
+            self.norms[row, column] = norm_of(summed)
+            self.shares[row, column] = self.share(summed)
             total += summed
             if self.terms is not None:
                 self.terms[row, column] = summed
         self.total += total
-        self.by_row[row] = np.linalg.norm(total)
+        self.by_row[row] = norm_of(total)
 
     def _noted(self, steps: Iterable[Step], reached: Array) -> Iterator[Step]:
         """The same steps; it is noted where a gradient arrives at a use."""

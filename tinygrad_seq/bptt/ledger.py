@@ -21,6 +21,7 @@ from ..graph import Node, Value, node_of
 from . import ledger_formula, ledger_text, notation
 from .copies import Use, columns_of
 from .entries import Entries, fill_by_loss
+from .norms import norm_of
 from .uses import Uses, leaf_of, tape_of
 
 Array = np.ndarray[Any, Any]
@@ -206,7 +207,7 @@ def ledger(loss: Value, W: Value, losses: Sequence[Value] | Value | None = None,
 def _norms_by_use(entries: Entries, of_all: Any, empty: Any) -> Array:
     """The norms of the columns: where the terms were not kept, by one more sweep."""
     if entries.terms is not None:
-        return np.array([np.linalg.norm(term) for term in entries.terms.sum(axis=0)])
+        return np.array([norm_of(term) for term in entries.terms.sum(axis=0)])
     alone = empty(rows=1, keep=False)
     alone.fill(0, of_all)
     return np.asarray(alone.norms[0])

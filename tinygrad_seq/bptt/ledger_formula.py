@@ -10,6 +10,7 @@ import numpy as np
 
 from .copies import Use
 from .ledger_text import loop_of, shown, step_of
+from .norms import norm_of
 from .notation import Writing, bracketed, escaped, symbol
 
 if TYPE_CHECKING:
@@ -121,4 +122,4 @@ def _norms(led: Ledger, groups: list[_Group], w: Writing) -> list[tuple[str, str
             rf" \, \partial {_a(k)} / \partial {name}" if w.latex else f" ∂{_a(k)}/∂{bracketed(name)}"
         )
         lines.append((w.norm(a), gap.join([listed, *told])))
-    return [*lines, (w.norm(w.ratio("L", name)), w.number(float(np.linalg.norm(led.total))))]
+    return [*lines, (w.norm(w.ratio("L", name)), w.number(norm_of(led.total)))]

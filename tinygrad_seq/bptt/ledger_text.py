@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .copies import Use
+from .norms import norm_of
 
 if TYPE_CHECKING:
     from .ledger import Ledger
@@ -42,8 +43,8 @@ def _list(led: Ledger, full: bool) -> list[str]:
         norm = float(led.norms[k])
         note = _bar(norm / largest if largest else 0.0) if led.reached[k] else "nothing arrives"
         rows.append((step_of(led.uses[k]), places[k] if apart else "", _number(norm), f"{100 * led.shares[k]:8.2f} %", note))
-    rows.append(("sum", "", _number(np.linalg.norm(led.total)), f"{100 * led.shares.sum():8.2f} %", ""))
-    rows.append(("dL/dW", "", _number(np.linalg.norm(led.gradient)), "", f"relative difference {led.check():.1e}"))
+    rows.append(("sum", "", _number(norm_of(led.total)), f"{100 * led.shares.sum():8.2f} %", ""))
+    rows.append(("dL/dW", "", _number(norm_of(led.gradient)), "", f"relative difference {led.check():.1e}"))
     return [
         f"{step:>8}" + (f"  {place:<{wide}}" if apart else "") + f"  {norm:>11}  {share:>10}  {note}"
         for step, place, norm, share, note in rows
@@ -64,7 +65,7 @@ def _matrix(led: Ledger, full: bool) -> list[str]:
         cells = ["" if k is None else _short(led.norms[s, k]) if led.reached[s, k] else "·" for k in columns]
         time = led.loss_steps[s]
         rows.append(["rest" if time is None else str(time), *cells, _short(led.norms_by_loss[s])])
-    whole = _short(np.linalg.norm(led.total))
+    whole = _short(norm_of(led.total))
     rows.append(["sum", *("" if k is None else _short(led.norms_by_use[k]) for k in columns), whole])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     out = ["Norms. Row t: the loss of step t. Column k: the use at step k. ·: nothing arrives there.", ""]

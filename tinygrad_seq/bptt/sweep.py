@@ -22,6 +22,7 @@ from .. import backend
 from ..autodiff import Step, steps_of_backward
 from ..errors import ArgumentError, message
 from ..graph import MultiNode, Node, Output, Value, node_of, toposort
+from .norms import norm_of
 from .rule_text import below
 from .rules import Rule, rule
 from .uses import Uses, leaf_of, tape_of
@@ -88,7 +89,7 @@ class Move:
     @property
     def norm(self) -> float:
         """The largest norm of a gradient of this step; NaN where one holds a NaN."""
-        return max((_norm(a) for a in self.arrays), key=lambda n: np.inf if np.isnan(n) else n, default=0.0)
+        return max((norm_of(a) for a in self.arrays), key=lambda n: np.inf if np.isnan(n) else n, default=0.0)
 
     def __repr__(self) -> str:
         where = (f" at t = {self.time}" if self.time is not None else "") + (f", in {self.place}" if self.place else "")
@@ -265,7 +266,7 @@ class Sweep:
                 if node in self._terms:
                     self._terms[node].append((number, c))
                     self._sums[node] = c if node not in self._sums else self._sums[node] + c
-                    so_far = _norm(self._sums[node])
+                    so_far = norm_of(self._sums[node])
                 yield Sent(label, node, use[1], self.name(node, use[1]), c, self._arrived[use], self._uses[use], so_far)
 
     # ---- What it has found -----------------------------------------------------------------------------------------------------------
@@ -299,7 +300,7 @@ class Sweep:
         rows = []
         for leaf in self._leaves:
             count = sum(number <= self.position for number, _ in self._terms[leaf])
-            rows.append((self.name(leaf), str(leaf.shape), f"{count} of {self._uses[leaf, 0]}", f"{_norm(self._sum(leaf)):.6g}"))
+            rows.append((self.name(leaf), str(leaf.shape), f"{count} of {self._uses[leaf, 0]}", f"{norm_of(self._sum(leaf)):.6g}"))
         rows.insert(0, ("leaf", "shape", "terms", "norm of the sum so far"))
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
         return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
@@ -322,16 +323,11 @@ def _index(arg: Any) -> int:
     return arg.index if isinstance(arg, Output) else 0
 
 
-def _norm(a: Any) -> float:
-    return float(np.linalg.norm(backend.to_numpy(a).ravel()))
-
-
 def _shown(a: Any) -> str:
     """A gradient as a reader sees it: shape and norm, few numbers as they are."""
     array = backend.to_numpy(a)
     if array.size <= SMALL:
         return np.array2string(array, separator=", ", formatter={"float_kind": lambda x: f"{x:.4g}"}).replace("\n", "")
-    with np.errstate(all="ignore"):
-        norm = _norm(array)
+    norm = norm_of(array)
     note = "" if np.isfinite(array).all() else f", {int(np.isnan(array).sum())} NaN, {int(np.isinf(array).sum())} infinite"
     return f"{array.shape}, norm {norm:.4g}{note}"
