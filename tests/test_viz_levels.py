@@ -6,6 +6,8 @@ import html
 import re
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
+from runpy import run_path
 
 import numpy as np
 import pytest
@@ -403,3 +405,13 @@ def test_hostile_names_stay_inside_their_chips(name):
     assert name.split("\n")[0] in html.unescape(named.svg).replace("\xa0", " ")
     assert re.findall(r"<title>(cell\d+)</title>", named.svg) == re.findall(r"<title>(cell\d+)</title>", plain.svg)[:2]
     assert complaints(named.svg) == []
+
+
+def test_the_page_of_pictures_is_what_its_tool_writes():
+    tools = Path(__file__).resolve().parent.parent / "tools"
+    scope = run_path(str(tools / "gallery.py"))
+    docs = tools.parent / "docs"
+    assert (docs / "gallery.md").read_text(encoding="utf-8") == scope["page"]()
+    pictures = sorted(path.stem for path in (docs / "gallery").iterdir())
+    assert pictures == sorted(entry.name for entry in scope["ENTRIES"])
+    assert sum(path.stat().st_size for path in (docs / "gallery").iterdir()) < 1_000_000

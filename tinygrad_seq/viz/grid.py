@@ -21,6 +21,7 @@ from .picture import LEAVES, Box, Edge, Picture, Places
 Point = tuple[float, float]
 
 ROW_GAP, ATTENTION_GAP, COLUMN_GAP, INSIDE, BESIDE, FOOT = 32.0, 92.0, 12.0, 12.0, 16.0, 27.0
+TIP = 5.5  # of an arrow; by that much a line without one is too short
 ASIDE = 14.0  # how far two cells that nothing connects stand from the middle of their column, to let arrows pass
 UNSEEN = frozenset({"memory", "floor"})
 
@@ -119,6 +120,10 @@ class _Grid:
                 while row[id] in rails[box.column] and row[id] > 0:
                     row[id] -= 1
         row |= {id: row[op] for id, op in (self.beside | self.behind).items()}
+        if "more" in row:  # the steps left out stand beside the others
+            takers = {e.target for _, e in self.edges if e.source == "more"}
+            peers = [row[e.source] for _, e in self.edges if e.target in takers and self.boxes[e.source].column is not None]
+            row["more"] = max(peers)
         return self._outside(row)
 
     def _outside(self, row: dict[str, int]) -> dict[str, int]:
@@ -371,7 +376,7 @@ class _Grid:
         peers = [e.source for _, e in self.edges if e.kind == "attend" and e.target == edge.target]
         number = peers.index(edge.source) if right > 0 else len(peers) - 1 - peers.index(edge.source)
         port = 36 * w2 - 10 - number * min(7.0, 24 * w2 / len(peers))
-        a, b = (x1, y1 + up * h1), (x2 - right * port, y2 - up * h2)
+        a, b = (x1, y1 + up * h1), (x2 - right * port, y2 - up * h2 + up / 36 * TIP)
         dx, dy = b[0] - a[0], b[1] - a[1]
         return [a, (a[0] + 0.06 * dx, a[1] + 0.75 * dy), (b[0] - 0.12 * dx, b[1] - 0.75 * dy), b]
 

@@ -52,12 +52,13 @@ def _raised(picture: Picture, level: dict[str, int]) -> dict[str, int]:
     inside = _inside(picture)
     uses = Counter(e.source for e in inside)
     target = {e.source: e.target for e in inside}
+    lower = {low for low, _ in picture.above}
     branches: set[str] = set()  # and what is computed from them; edges are in tape order
     for edge in inside:
         if uses[edge.source] > 1 or edge.source in branches:
             branches.add(edge.target)
     for id in reversed(picture.boxes):
-        if uses[id] == 1 and id not in branches:
+        if uses[id] == 1 and id not in branches and id not in lower:
             level[id] = max(level.get(id, 0), level.get(target[id], 0) - 1)
     return level
 

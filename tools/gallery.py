@@ -1,0 +1,202 @@
+"""Write docs/gallery.md and its pictures, each drawn by the code that stands beside it: python tools/gallery.py [folder]."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+HEAD = """# Gallery
+
+Pictures of recorded graphs. Each was drawn by the code beside it; `python tools/gallery.py` draws them all again.
+`tg.draw(loss)` shows every op, `level="cells"` the cells of a network with their weights, `level="folded"` one step for all of them.
+The same colour is the same parameter; blue and orange are the states h and c.
+"""
+
+SETUP = '''import numpy as np
+import tinygrad_seq as tg
+from tinygrad_seq import nn
+
+
+def data(T, B=2, D=3):
+    return tg.tensor(np.random.default_rng(0).normal(size=(T, B, D)).astype("f4"))
+
+
+def weight(name, *shape):
+    return tg.Tensor(np.random.default_rng(len(name)).normal(size=shape).astype("f4") / 2, requires_grad=True, name=name)
+
+
+def tagged(net, xs, width, **options):
+    """A loss at every step of a network."""
+    read, losses = nn.Linear(width, 2, rng=1), []
+    for h in tg.steps(net(xs, **options)[0]):
+        losses.append((read(h) ** 2).mean())
+        losses[-1].name = "C"
+    return sum(losses)'''
+
+RNN = """W_x, W_h, b, W_y = weight("W_x", 3, 4), weight("W_h", 4, 4), weight("b", 4), weight("W_y", 4, 2)
+h, losses = tg.zeros((2, 4)), []
+for x in tg.steps(data(4)):
+    h = tg.tanh(h @ W_h + x @ W_x + b)
+    losses.append(((h @ W_y) ** 2).mean())
+loss = sum(losses)"""
+
+LSTM = """W_x, W_h, b = weight("W_x", 3, 16), weight("W_h", 4, 16), weight("b", 16)
+h, c, losses = tg.zeros((2, 4)), tg.zeros((2, 4)), []
+for x in tg.steps(data(3)):
+    z = h @ W_h + x @ W_x + b
+    f, i, g, o = (tg.tanh(part) if k == 2 else tg.sigmoid(part) for k, part in enumerate(tg.split(z, 4, axis=-1)))
+    f.name, i.name, g.name, o.name = "figo"
+    c = f * c + i * g
+    h = o * tg.tanh(c)
+    losses.append((h**2).mean())
+loss = sum(losses)"""
+
+TRANSLATOR = """class Translator(nn.Module):
+    def __init__(self):
+        self.encoder, self.decoder = nn.GRU(3, 4, rng=0), nn.GRUCell(3, 4, rng=1)
+        self.attention, self.read = nn.BilinearAttention(4, 4, rng=2), nn.Linear(8, 2, rng=3)
+        with tg.no_grad():
+            self.attention.weight *= 20  # sharper than at the start of training
+
+    def forward(self, xs, ys):
+        memory, last = self.encoder(xs)
+        h, losses = last[0], []
+        for y in tg.steps(ys):
+            h = self.decoder(y, h)
+            context, _ = self.attention(h, memory)
+            losses.append((self.read(tg.concatenate([h, context], axis=-1)) ** 2).mean())
+        return sum(losses)
+
+
+loss = Translator()(data(4), 3 * data(3))"""
+
+
+class Entry(NamedTuple):
+    """One picture: its file, its heading, what it shows, and the code, the last line of which draws it."""
+
+    name: str
+    title: str
+    text: str
+    code: str
+
+
+ENTRIES = [
+    Entry("rnn_ops", "A recurrent network, op by op", "Every use of a weight is a copy of its own.", f"{RNN}\ntg.draw(loss)"),
+    Entry(
+        "rnn_cells",
+        "The same in cells",
+        "What makes the next state is one box with its weights; what is read from the state stays outside.",
+        'tg.draw(loss, level="cells")',
+    ),
+    Entry(
+        "rnn_folded",
+        "The same folded",
+        "One step for all of them: the state comes back through a delay square z⁻¹. A network with a step unlike the others is refused.",
+        'tg.draw(loss, level="folded")',
+    ),
+    Entry("lstm_ops", "LSTM, op by op", "The state c runs sideways on one line, h turns back down.", f"{LSTM}\ntg.draw(loss)"),
+    Entry("lstm_folded_ops", "LSTM, folded and open", "One step, op by op.", 'tg.draw(loss, level="folded", open="*")'),
+    Entry(
+        "lstm_cells",
+        "LSTM in cells",
+        "A compiled loop is opened for the drawing. Both states run from cell to cell as two strands.",
+        'loss = tagged(nn.LSTM(3, 4, rng=0), data(4), 4)\ntg.draw(loss, level="cells")',
+    ),
+    Entry("gru_ops", "GRU, op by op", "", "tg.draw((nn.GRU(3, 4, rng=0)(data(3))[0] ** 2).mean())"),
+    Entry("gru_cells", "GRU in cells", "", 'tg.draw(tagged(nn.GRU(3, 4, rng=0), data(4), 4), level="cells")'),
+    Entry(
+        "lstm_stacked",
+        "Layers as a grid",
+        "Two layers and five steps.",
+        'loss = tagged(nn.LSTM(3, 4, num_layers=2, rng=0), data(5), 4)\ntg.draw(loss, level="cells")',
+    ),
+    Entry("lstm_stacked_folded", "The same folded", "A delay for every state of every layer.", 'tg.draw(loss, level="folded")'),
+    Entry(
+        "lstm_stacked_open",
+        "One layer opened",
+        "Scopes are opened and closed by module, class, path or place.",
+        'loss = tagged(nn.LSTM(3, 4, num_layers=2, rng=0), data(3), 4)\ntg.draw(loss, level="cells", open="layer 0")',
+    ),
+    Entry(
+        "bidirectional",
+        "Two directions",
+        "Two chains: one runs from left to right, the other from right to left.",
+        'loss = tagged(nn.LSTM(3, 4, bidirectional=True, rng=0), data(4), 8)\ntg.draw(loss, level="cells")',
+    ),
+    Entry(
+        "bidirectional_lengths",
+        "Two layers, two directions, rows of different lengths",
+        "Masks of padding are inside the cells.",
+        'net = nn.RNN(3, 4, num_layers=2, bidirectional=True, rng=0)\ntg.draw(tagged(net, data(3), 8, lengths=[3, 2]), level="cells")',
+    ),
+    Entry(
+        "bidirectional_ops",
+        "Two directions, op by op",
+        "",
+        "tg.draw(tagged(nn.RNN(3, 4, bidirectional=True, rng=0), data(3), 8))",
+    ),
+    Entry(
+        "attention",
+        "Encoder and decoder with attention",
+        "Side by side in one row. An edge of attention is as wide as its weight.",
+        f'{TRANSLATOR}\ntg.draw(loss, level="cells")',
+    ),
+    Entry(
+        "gradients",
+        "Gradients",
+        "Width and shade: how much gradient flows back along an edge.",
+        f"{RNN.replace('data(4)', 'data(5)')}\nloss = losses[-1]\ntg.draw(loss, gradients=True)",
+    ),
+    Entry(
+        "ledger",
+        "The terms of one weight",
+        "Every copy of W_h adds one term to its gradient; they are summed in the title.",
+        "tg.draw(loss, light=W_h)",
+    ),
+    Entry(
+        "long",
+        "Two hundred steps",
+        "Of a long sequence the ends are shown; full=True shows all.",
+        'tg.draw(tagged(nn.LSTM(3, 4, num_layers=2, rng=0), data(200), 4), level="cells")',
+    ),
+]
+
+
+def drawn(entry: Entry, scope: dict[str, Any]) -> Any:
+    """Run the code of an entry; what its last line draws."""
+    tree = ast.parse(entry.code)
+    last = tree.body.pop()
+    assert isinstance(last, ast.Expr)
+    exec(compile(tree, entry.name, "exec"), scope)
+    return eval(compile(ast.Expression(last.value), entry.name, "eval"), scope)
+
+
+def page() -> str:
+    """The text of the page."""
+    parts = [HEAD, "```python", SETUP, "```", ""]
+    for entry in ENTRIES:
+        parts += [f"## {entry.title}", ""] + ([entry.text, ""] if entry.text else [])
+        parts += ["```python", entry.code, "```", "", f"![{entry.title}](gallery/{entry.name}.svg)", ""]
+    return "\n".join(parts)
+
+
+def main(docs: Path) -> None:
+    """Write the page and its pictures."""
+    folder, scope = docs / "gallery", {}
+    folder.mkdir(parents=True, exist_ok=True)
+    exec(SETUP, scope)
+    for entry in ENTRIES:
+        path = drawn(entry, scope).save(folder / f"{entry.name}.svg")
+        text = re.sub(r"<!--.*?-->\n", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+        path.write_text(text.rstrip() + "\n", encoding="utf-8", newline="\n")
+        print(f"{path}  {path.stat().st_size / 1024:.0f} KiB")
+    (docs / "gallery.md").write_text(page(), encoding="utf-8", newline="\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else DOCS)
