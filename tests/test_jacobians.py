@@ -177,6 +177,23 @@ def test_rows_that_have_ended_stand_still(name: str, unfolded: bool) -> None:
     np.testing.assert_array_equal(J.between(T, 3)[1], np.eye(H))
 
 
+def test_a_step_that_chooses_by_where_is_told_from_rows_that_have_ended() -> None:
+    w, xs = tg.tensor(draw(D, D, seed=1), requires_grad=True), draw(T, B, D)
+
+    def step(x, h, c, w):
+        new = tg.tanh(h @ w + c @ w + x)
+        return tg.where(x > 0, new, h), new  # one part of the state is what the other was chosen from
+
+    zeros = tg.zeros((B, D), dtype="float64")
+    J = temporal_jacobians(tg.scan(step, tg.tensor(xs), (zeros, zeros), (w,))[0])
+    before = np.zeros((B, 2, D))
+    for t, x in enumerate(xs, 1):
+        for row in range(B):
+            expected = tg.jacobian(lambda s, x=x[row]: tg.stack(step(x, s[0], s[1], w)), before[row]).numpy()
+            np.testing.assert_allclose(J.step(t, "state")[row], expected.reshape(2 * D, 2 * D), atol=1e-14)
+        before = np.stack([a.numpy() for a in step(x, before[:, 0], before[:, 1], w)], axis=1)
+
+
 def test_a_loop_from_the_end_has_falling_times() -> None:
     net = nn.RNN(D, H, bidirectional=True, rng=1, dtype="float64")
     xs = tg.tensor(draw(T, B, D))

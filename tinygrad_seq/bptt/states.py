@@ -63,16 +63,25 @@ class _Loop:
 
     def finish(self) -> None:
         """When all nodes are there: tell a `where` that keeps the rows that have ended, which not every step has, from what a step computes."""
-        for node, p in self.made.items():
-            if node.prim is where.primitive and key_of(node.args[0]) is None and (node, 0) not in self.within:
-                new, old = key_of(node.args[1]), key_of(node.args[2])
-                apart = new is not None and all(q <= p for *_, q in self.read.get(new, ()))  # later steps do not read both
-                older = old is None or self.made.get(old[0]) != p
-                if new is not None and new[0] in self.made and shape_of(new) == node.shape and apart and older:
-                    self.kept[node] = new
-                    self.versions.setdefault(self.origin(new), []).append((node, 0))
+        last, steps = len(self.times) - 1, [node for node in self.made if node.prim is where.primitive]
+        computed = [node for node in steps if self.made[node] < last and not self._keeps(node)]
+        known = {formula for p in {self.made[n] for n in computed} for n, formula in _formulas(self, p).items() if n in computed}
+        at_last = _formulas(self, last) if computed else {}  # whose results nobody reads: told by the other steps
+        for node in steps:
+            if self._keeps(node) and at_last.get(node) not in known:
+                self.kept[node] = new = key_of(node.args[1])  # type: ignore[assignment]
+                self.versions.setdefault(self.origin(new), []).append((node, 0))  # type: ignore[arg-type]
         for key, uses in self.read.items():
             self.uses.setdefault(self.origin(key), []).extend(uses)
+
+    def _keeps(self, node: Node) -> bool:
+        """Whether a `where` takes some rows of a new value, which later steps do not read, and the others of an old one."""
+        new, old = key_of(node.args[1]), key_of(node.args[2])
+        if key_of(node.args[0]) is not None or (node, 0) in self.within or new is None or new[0] not in self.made:
+            return False
+        p = self.made[node]
+        apart = all(q <= p for *_, q in self.read.get(new, ()))
+        return apart and shape_of(new) == node.shape and (old is None or self.made.get(old[0]) != p)
 
     def origin(self, key: Key) -> Key:
         """What a value was before the rows that have ended were kept; itself where there is no such thing."""
