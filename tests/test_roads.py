@@ -121,7 +121,7 @@ def test_random_cells_have_one_gradient_too(seed):
         new = cell(x, *rest)
         return new[:count] if isinstance(new, tuple) else (new,)
 
-    model = Recurrence("test", step, xs, tuple(states), weights, None)
+    model = Recurrence("test", step, xs, tuple(states), weights or [np.ones(1)], None)
     with tg.unfolded():
         found = [
             roads.bptt(model),
@@ -220,6 +220,8 @@ def test_wrong_calls_say_what_to_do():
         bptt.four_roads(nn.GRUCell(D, H), xs[:0])
     with pytest.raises(ShapeError, match="fewer units"):
         bptt.four_roads(nn.LSTMCell(D, 200), array(T, 32, D))
+    with pytest.raises(ArgumentError, match="nothing to differentiate by"):
+        bptt.four_roads(F.rnn_step, xs, np.zeros((B, H)), [])
     cell = nn.GRUCell(D, H, dtype="float64")
     with pytest.raises(ArgumentError, match=r"loss\(y, t\)"):
         bptt.four_roads(cell, xs, loss=lambda y: y.sum())

@@ -66,6 +66,10 @@ class Recurrence:
             if len(weights) < len(listed):
                 weights = {f"{getattr(w, 'name', None) or 'weight'} #{i}": w for i, w in enumerate(listed, 1)}
         found = {name: w if isinstance(w, Value) else Tensor(w, requires_grad=True) for name, w in weights.items()}
+        if not found:
+            raise ArgumentError(
+                message(f"{self.who}: nothing to differentiate by", expected="weights, or a module that has parameters")
+            )
         for name, w in found.items():
             if w.node is None or w.node.prim is not None:
                 raise ArgumentError(
