@@ -12,7 +12,7 @@ import svg_checks
 from test_viz import HOSTILE, Cell, data, elman, gru, lstm, plain_loop, rng, visible_edges
 
 import tinygrad_seq as tg
-from tinygrad_seq.errors import GraphError
+from tinygrad_seq.errors import ArgumentError, GraphError
 from tinygrad_seq.graph import node_of
 from tinygrad_seq.viz import draw, gates
 from tinygrad_seq.viz.gradients import norm_of, number
@@ -206,6 +206,14 @@ def test_where_no_path_leads_the_error_says_so():
         draw(C, path=(tg.exp(hs[0]), C))
 
 
+def test_numbers_are_refused_where_one_step_stands_for_all():
+    model = tg.nn.RNN(3, 4, rng=0)
+    hs, _ = model(data(rng(), 3, 2, 3))
+    for overlay in ({"gradients": True}, {"values": True}, {"light": model.weight_hh_l0}, {"sensitivity": 1}):
+        with pytest.raises(ArgumentError, match="one step for all"):
+            draw((hs**2).sum(), level="folded", **overlay)
+
+
 def test_a_path_is_found_in_a_compiled_loop():
     model = tg.nn.RNN(3, 4, rng=0)
     hs, _ = model(data(rng(), 3, 2, 3))
@@ -233,6 +241,16 @@ def test_cells_are_cut_between_each_other():
     drawing = draw(loss, truncation=tg.bptt.truncate(loss, 2), level="cells")
     noted = [drawing._picture.boxes[e.target].column for e in drawing._picture.edges if e.note]
     assert sorted(noted) == [3, 3, 5, 5] and drawing.svg.count("✂") == 5
+
+
+@pytest.mark.parametrize(("level", "lanes"), [("ops", 8), ("cells", 4)])
+def test_cuts_are_found_where_the_tape_is_written_anew(level, lanes):
+    hs, _ = tg.nn.LSTM(3, 4, num_layers=2, bidirectional=True, rng=0)(data(rng(), 4, 2, 3))
+    loss = (hs**2).mean()
+    cut = tg.bptt.truncate(loss, 2)
+    picture = draw(loss, truncation=cut, level=level)._picture
+    assert len(cut.cuts) == 8 and sum(bool(edge.note) for edge in picture.edges) == lanes
+    assert "left out" not in picture.remarks[0]
 
 
 def test_a_sliding_window_tells_which_loss_is_stopped_and_rows_are_named():

@@ -68,8 +68,16 @@ def draw(
     drawn: list[Any] = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
     for value in [*drawn, *(path or ())]:
         require_recorded(value, "draw")
-    tape = _cut_tape(drawn, truncation)
+    tape = cut = _cut_tape(drawn, truncation)
     numbers = values or gradients or gates or light is not None or sensitivity is not None
+    if level == "folded" and (numbers or path is not None or truncation is not None):
+        raise ArgumentError(
+            message(
+                "draw: a folded loop is one step for all of them, and its numbers differ",
+                expected="shapes and dtypes",
+                do="level='cells' draws every step",
+            )
+        )
     moved = per_step(opened([*tape, *(path or ())], time_loop, checked=numbers))
     tape, ends = moved[: len(tape)], moved[len(tape) :]
     picture = read(tape, full=full, cells=level != "ops", collapse=collapse, open=open, folded=level == "folded")
@@ -88,7 +96,7 @@ def draw(
     if ends:
         light_path(picture, *ends)
     if truncation is not None:
-        draw_cuts(picture, truncation)
+        draw_cuts(picture, truncation, cut, tape)
     if gates:
         show_gates(picture)
     if sensitivity is not None:

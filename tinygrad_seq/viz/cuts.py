@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from ..errors import GraphError, message
-from ..graph import node_of
+from ..graph import Node, Value, node_of, toposort
 from .names import below
 from .picture import Picture, Use
 
@@ -16,17 +17,20 @@ SCISSORS = "✂"
 CUT = "#8a97ad"
 
 
-def draw_cuts(picture: Picture, truncation: Any) -> None:
+def draw_cuts(picture: Picture, truncation: Any, cut: Iterable[Value], drawn: Iterable[Value]) -> None:
     """Draw scissors on the edges that `bptt.truncate(...)` cuts, or on a list of them: of an op, and the position of its argument.
+
+    cut, drawn: the outputs on the tape that the cuts speak of, and on the one that is drawn, which may be a copy.
 
     Raises GraphError where the graph that is drawn has none of them.
     """
     found: dict[Use, list[Any]] = defaultdict(list)
     sliding = (getattr(truncation, "k2", None) or 0) > (getattr(truncation, "k1", None) or 0)
-    for cut in getattr(truncation, "cuts", truncation):
-        found[cut[0], cut[1]].append(cut)
-    drawn = [edge for edge in picture.all_edges() if edge.use in found]
-    if found and not drawn and not picture.hidden:
+    copies = _copies(toposort(cut), toposort(drawn))
+    for one in getattr(truncation, "cuts", truncation):
+        found[copies.get(one[0], one[0]), one[1]].append(one)
+    shown = [edge for edge in picture.all_edges() if edge.use in found]
+    if found and not shown and not picture.hidden:
         raise GraphError(
             message(
                 f"draw: none of {len(found)} cuts is in this graph",
@@ -37,11 +41,11 @@ def draw_cuts(picture: Picture, truncation: Any) -> None:
     entering = {node_of(node.args[position]): cuts for (node, position), cuts in found.items()}  # the steps that are left out
     for edge in picture.edges:
         parts = edge.bundle or [edge]
-        cut = [cut for one in parts if one.use in found for cut in found[one.use]]
+        stopped = [cut for one in parts if one.use in found for cut in found[one.use]]
         if picture.boxes[edge.target].column == picture.hidden.start and picture.hidden:
-            cut += [cut for one in parts if one.use is None for cut in entering.get(made_by.get(one.source), [])]
-        if cut:
-            edge.note = SCISSORS + (_losses(cut) if sliding else "")
+            stopped += [cut for one in parts if one.use is None for cut in entering.get(made_by.get(one.source), [])]
+        if stopped:
+            edge.note = SCISSORS + (_losses(stopped) if sliding else "")
             edge.look |= {"style": "dashed"} if sliding else {"style": "dashed", "color": CUT, "penwidth": 1.4}
     edges = f"{len(found)} edges" if len(found) > 1 else "one edge"
     remark = f"{SCISSORS} {edges} cut{_rows([cut for cuts in found.values() for cut in cuts])}: "
@@ -50,8 +54,22 @@ def draw_cuts(picture: Picture, truncation: Any) -> None:
         if sliding
         else f"no gradient flows back through {'them' if len(found) > 1 else 'it'}"
     )
-    rest = len(found) - len({edge.use for edge in drawn})
+    rest = len(found) - len({edge.use for edge in shown})
     picture.remarks.append(remark + (f" ({rest} of them in the steps left out)" if rest else ""))
+
+
+def _copies(old: list[Node], new: list[Node]) -> dict[Node, Node]:
+    """For every node of a tape its copy on another: the op of the same kind in the same frame, in the same order."""
+    copies = dict(_numbered(new))
+    return {node: copies[place] for place, node in _numbered(old) if place in copies}
+
+
+def _numbered(tape: list[Node]) -> Iterator[tuple[Any, Node]]:
+    counts: Counter[Any] = Counter()
+    for node in tape:
+        kind = node.frame, node.prim
+        yield (*kind, counts[kind]), node
+        counts[kind] += 1
 
 
 def _losses(cuts: list[Any]) -> str:

@@ -165,7 +165,7 @@ def show_gradients(picture: Picture, outputs: Iterable[Value], told_already: Con
         if id in told_already:
             continue
         box = boxes[id]
-        box.notes.append(number(norm))
+        box.notes.append(("∇ " if box.notes else "") + number(norm))
         box.look["penwidth"] = f"{1 + 2 * flow.share(norm):.2f}"
         box.look |= {} if math.isfinite(norm) else {"color": look_of(norm, 1.0)["color"]}
     for id in add_hidden_copies(picture, {what: [f"{n} copies", f"Σ {number(norm)}"] for what, (n, norm) in flow.hidden.items()}):
