@@ -249,6 +249,13 @@ def test_one_of_several_outputs_is_told() -> None:
     assert "dL/dy[0]" in repr(walk.go(op="split"))
 
 
+def test_an_op_of_many_arguments_is_told_in_a_few_lines() -> None:
+    x = tg.tensor(np.ones(100), requires_grad=True, dtype="float64")
+    move = sweep(tg.stack([x[i] for i in range(100)]).sum()).go(op="stack")
+    assert len(move.sent) == 100 and len(repr(move).split("\n")) == 8 and len(str(move).split("\n")) < 18
+    assert "x₁ " in repr(move) and "x₁₀₀ " in repr(move) and "95 more" in repr(move)
+
+
 def test_given_names_are_told() -> None:
     x = tg.tensor(np.ones((2, 3)), requires_grad=True, dtype="float64")
     h = tg.tanh(x)

@@ -28,6 +28,8 @@ from .rules import Rule, rule
 from .uses import Uses, leaf_of, tape_of
 
 SMALL = 6  # an array of so many numbers is printed whole
+MANY = 8  # of more arguments, or lines of a rule, the first and the last are printed,
+LONG = 140  # and so many characters of a line
 
 
 class Sent(NamedTuple):
@@ -106,12 +108,13 @@ class Move:
             rows.append(("sends", f"dL/d{sent.argument}", _shown(sent.value), f"to {sent.name} ({whole}{sum_so_far})"))
         widths = [max(len(row[i]) for row in rows) for i in range(3)]
         lines = ["    " + "  ".join(cell.ljust(w) for cell, w in zip(row, [*widths, 0], strict=True)).rstrip() for row in rows]
-        return "\n".join([title, *lines])
+        return "\n".join([title, *_ends(lines)])
 
     def __str__(self) -> str:
         if self.node.prim is None:
             return f"{self!r}\n    a leaf: its gradient is complete"
-        return f"{self!r}\n    rule     " + str(self.rule).replace("\n", "\n         ")
+        rule = [line if len(line) <= LONG else f"{line[:LONG]} ..." for line in str(self.rule).split("\n")]
+        return f"{self!r}\n    rule     " + "\n         ".join(_ends(rule))
 
 
 @dataclass(frozen=True)
@@ -321,6 +324,11 @@ def sweep(outputs: Value | Sequence[Value], gradient: Any = None) -> Sweep:
 
 def _index(arg: Any) -> int:
     return arg.index if isinstance(arg, Output) else 0
+
+
+def _ends(lines: list[str]) -> list[str]:
+    """The lines, of many the first and the last."""
+    return lines if len(lines) <= MANY else [*lines[:4], f"    ... {len(lines) - 6} more", *lines[-2:]]
 
 
 def _shown(a: Any) -> str:
