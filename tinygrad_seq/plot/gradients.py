@@ -41,7 +41,7 @@ def ledger(led: Ledger) -> Plot:
     for k, use in enumerate(led.uses):
         groups.setdefault((use.place, 0 if use.time is None else use.call), []).append(k)
     titles = {key: f"{place or 'outside every module'}{f' ({call})' if call else ''}" for key in groups for place, call in [key]}
-    name = f"dL/d{led.name or 'W'}"
+    name = f"{led.symbol}{f', {led.name}' if led.name else ''}"
     if led.loss_steps is None:
         return _by_use(led, numbers, {titles[key]: columns for key, columns in groups.items()}, name)
     assert led.norms_by_loss is not None
