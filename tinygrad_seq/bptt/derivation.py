@@ -8,7 +8,8 @@ does. The products are computed from the Jacobians of the steps, matrix by matri
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,10 +20,10 @@ from ..autodiff import Targets, steps_of_backward, sweep
 from ..backend import array_module, to_numpy
 from ..errors import GraphError, describe, message
 from ..frames import Frame
-from ..graph import MultiNode, Node, Output, Value, box, leaf, node_of, require_recorded, value_of
+from ..graph import MultiNode, Node, Output, Value, box, leaf, node_of, require_recorded, toposort, value_of
 from .derivation_step import equations
 from .derivation_text import latex, text
-from .jacobians import CutTape
+from .jacobians import CutTape, _position
 from .states import Chain, chains_of, opened_with_states
 from .uses import Term, Uses, leaf_of
 
@@ -56,7 +57,7 @@ class Link:
 class Loop:
     """A loop that uses the weight: its place, the parts of its state and where they stand among its S numbers, its steps in its order.
 
-    forward, backward: the equations of one step. exact: whether there are Jacobians; large ones are left out.
+    forward, backward: the equations of one step. inexact: why there are no Jacobians, if there are none.
     """
 
     place: str
@@ -65,7 +66,7 @@ class Loop:
     links: list[Link]
     forward: list[tuple[str, str]] = field(default_factory=list)
     backward: list[tuple[str, str]] = field(default_factory=list)
-    exact: bool = True
+    inexact: str = ""
 
 
 @dataclass(eq=False, repr=False)
@@ -193,22 +194,23 @@ def _loop(chain: Chain, tape: Sequence[Node], values: Sequence[Value], weight: N
     made = [k for k, row in enumerate(chain.states) if any(_is_made(key, steps, chain.times[k]) for key in row)]
     cut, leaves = _cut(chain, tape)
     outputs = [[_twin(cut, key) if _is_made(key, steps, chain.times[k]) else None for key in chain.states[k]] for k in made]
-    if not any(weight in _below(row) for row in outputs):
+    if not any(weight in _below(row) for row in outputs[-2:]):
         return None
-    jacobian = CutTape(chain, tape, array_module(values[0]._data))
-    loop = Loop(chain.place, jacobian.parts, (jacobian.batch, jacobian.size), [])
+    try:
+        between = CutTape(chain, tape, array_module(values[0]._data))
+    except GraphError:  # a step reads more of the past than the state
+        return None
+    loop = Loop(chain.place, between.parts, (between.batch, between.size), [])
     direct, aside = _direct(chain, values, weight, made, steps, loop)
     loop.links = [Link(chain.times[k], direct[k]) for k in made]
+    by_time = _by_time(terms, steps)
     for link in loop.links:
-        link.of_tape = _sum([term.value for term in terms if _time(term, steps) == link.time], weight)
-        link.aside = aside.get(link.time)
-    B, S = loop.shape
-    loop.exact = len(made) * B * S * S <= LARGEST
-    if loop.exact:
-        _along_products(loop, jacobian.jacobians(range(B)), made, outputs, weight, chain, steps)
-    else:
-        for link in loop.links:
-            link.term, link.aside = link.of_tape, None
+        link.of_tape, link.aside = _sum(by_time.get(link.time, ()), weight), aside.get(link.time)
+    _arrivals(loop, between, made)
+    sent = _immediate(loop, [link.arrived for link in loop.links], outputs, weight, chain, steps)
+    for link in loop.links:
+        link.term = _sum(sent.get(link.time, ()), weight)
+    _norms(loop, outputs, weight, chain, steps)
     usual = [k for k in made if k > 0][-2:]  # the last state may lack parts that nobody reads
     if usual:
         k, forward = usual[0], chain.times[-1] >= chain.times[0]
@@ -226,9 +228,15 @@ def _is_made(key: Any, steps: Steps, time: int) -> bool:
     return isinstance(key, tuple) and key[0].frame is not None and any(steps.get(f) == time for f in key[0].frame.path())
 
 
-def _time(term: Term, steps: Steps) -> int | None:
-    assert term.node.frame is not None
-    return next((steps[f] for f in term.node.frame.path() if f in steps), None)
+def _by_time(terms: Iterable[Term], steps: Steps) -> dict[int, list[Any]]:
+    """Terms by the step of the loop in which the use is."""
+    found: dict[int, list[Any]] = {}
+    for term in terms:
+        path = [] if term.node.frame is None else term.node.frame.path()
+        time = next((steps[f] for f in path if f in steps), None)
+        if time is not None:
+            found.setdefault(time, []).append(term.value)
+    return found
 
 
 def _sum(arrays: Sequence[Any], weight: Node) -> Any:
@@ -285,13 +293,10 @@ def _direct(
         for key in chain.states[k]:
             if _is_made(key, steps, chain.times[k]):
                 targets.setdefault(key[0], {})[key[1]] = None
-    aside: dict[int, Any] = {}
     uses = Uses(values, [weight])
     seeds = [np.ones_like(v._data) for v in values]
-    for _, term in uses.among(sweep(values, seeds, targets, through=False, watch=True)):
-        time = _time(term, steps) if term.node.frame is not None else None
-        if time is not None:
-            aside[time] = aside[time] + to_numpy(term.value) if time in aside else to_numpy(term.value)
+    found = _by_time((term for _, term in uses.among(sweep(values, seeds, targets, through=False, watch=True))), steps)
+    aside = {time: _sum(parts, weight) for time, parts in found.items()}
     B, S = loop.shape
     direct = {k: np.zeros((B, S), chain.dtype) for k in made}
     for k in made:
@@ -301,46 +306,70 @@ def _direct(
     return direct, aside
 
 
-def _along_products(
-    loop: Loop, steps: Any, made: Sequence[int], outputs: Sequence[Any], weight: Node, chain: Chain, frames: Steps
-) -> None:
-    """dL/ds_t by products of Jacobians, and what that makes of the immediate derivatives."""
+def _arrivals(loop: Loop, between: CutTape, made: Sequence[int]) -> None:
+    """dL/ds_t from the last step to the first: by the Jacobians of the steps, or by a sweep through each where they are too large."""
+    B, S = loop.shape
+    steps: Any = None
+    if len(made) * B * S * S > LARGEST:
+        loop.inexact = "The Jacobians are too large to be made"
+    else:
+        try:
+            steps = between.jacobians(range(B))
+        except GraphError:
+            loop.inexact = "A row of the batch depends on another row"
     carried: Any = 0.0
     for k, link in reversed(list(zip(made, loop.links, strict=True))):
         link.arrived = link.direct + carried
-        if k > 0:
+        if k > 0 and steps is not None:
             link.jacobian = steps[k - 1]
             carried = (link.arrived[:, None, :] @ link.jacobian)[:, 0]
-    by_time = _immediate(loop, [link.arrived for link in loop.links], outputs, weight, chain, frames)
-    for link in loop.links:
-        link.term = _sum(by_time.get(link.time, []), weight)
+        elif k > 0:
+            carried = _pulled(between, k, link.arrived)
+
+
+def _pulled(between: CutTape, k: int, arrived: Any) -> Any:
+    """arrived ds_t/ds_(t-1) by a sweep through one step."""
+    chain, before = between.chain, between.leaves[k - 1]
+    found = np.zeros_like(arrived)
+    values, seeds = [], []
+    for part, shape, key in zip(between.parts.values(), chain.shapes, chain.states[k], strict=True):
+        same = _position(key, chain.states[k - 1])
+        if same is not None:  # handed on as it is
+            found[:, list(between.parts.values())[same]] += arrived[:, part]
+        elif key is not None and key[0] in between.twins:
+            values.append(_twin(between.twins, key))
+            seeds.append(between.xp.asarray(np.ascontiguousarray(arrived[:, part]).reshape(shape)))
+    deque(sweep(values, seeds), maxlen=0)
+    for node, part in zip(before, between.parts.values(), strict=True):
+        note = node.note()
+        if note.grad is not None:
+            found[:, part] += to_numpy(note.grad._data).reshape(len(found), -1)
+            note.grad = None
+    return found
+
+
+def _norms(loop: Loop, outputs: Sequence[Any], weight: Node, chain: Chain, steps: Steps) -> None:
+    """The norms of ∂s_t/∂W: a sweep for every number of the state, of all steps at once; where these are many, none."""
     B, S = loop.shape
-    ops = sum(len(_ops_below(row)) for row in outputs)
-    if B * S * ops > MOST:
+    if B * S * _size(outputs) > MOST:
         return
     squares = dict.fromkeys((link.time for link in loop.links), 0.0)
     for i in np.ndindex(B, S):
         seed = np.zeros((B, S), chain.dtype)
         seed[i] = 1
-        for time, parts in _immediate(loop, [seed] * len(loop.links), outputs, weight, chain, frames).items():
+        for time, parts in _immediate(loop, [seed] * len(loop.links), outputs, weight, chain, steps).items():
             squares[time] += float((_sum(parts, weight) ** 2).sum())
     for link in loop.links:
         link.immediate = float(np.sqrt(squares[link.time]))
 
 
-def _ops_below(row: Sequence[Any]) -> set[Node]:
-    seen: set[Node] = set()
-    stack = [v.node for v in row if v is not None]
-    while stack:
-        node = stack.pop()
-        if node not in seen and node.prim is not None:
-            seen.add(node)
-            stack += [n for n in map(node_of, node.args) if n is not None]
-    return seen
+def _size(outputs: Sequence[Any]) -> int:
+    """How many ops some states of a cut tape were computed by."""
+    return len(toposort([v for row in outputs for v in row if v is not None]))
 
 
 def _immediate(
-    loop: Loop, arrived: Sequence[Any], outputs: Sequence[Any], weight: Node, chain: Chain, frames: Steps
+    loop: Loop, arrived: Sequence[Any], outputs: Sequence[Any], weight: Node, chain: Chain, steps: Steps
 ) -> dict[int, list[Any]]:
     """arrived_t ∂s_t/∂W for all steps at once, on the tape cut between them: by time."""
     values: list[Any] = []
@@ -352,9 +381,4 @@ def _immediate(
                 values.append(value)
                 seeds.append(xp.asarray(np.ascontiguousarray(g[:, part]).reshape(shape)))
     uses = Uses(values, [weight])
-    found: dict[int, list[Any]] = {}
-    for _, term in uses.among(sweep(values, seeds, {weight: {0: None}}, watch=True)):
-        time = None if term.node.frame is None else _time(term, frames)
-        if time is not None:
-            found.setdefault(time, []).append(term.value)
-    return found
+    return _by_time((term for _, term in uses.among(sweep(values, seeds, {weight: {0: None}}, watch=True))), steps)

@@ -167,9 +167,9 @@ def _factors(loop: Loop, letters: Letters, full: bool) -> list[str]:
         rows.append([str(link.time), *("·" if c is None else _norm(c) for c in cells), _or_dot(link.immediate)])
     keep = [i for i in range(5) if any(row[i] not in ("·", "") for row in rows[2:])]
     lines = _aligned([[row[i] for i in keep] for row in rows])
-    if not loop.exact:
-        lines += ["", "    The Jacobians are too large to be multiplied; the terms are those of the reverse sweep."]
-    elif any(link.immediate is None for link in loop.links):
+    if loop.inexact:
+        lines += ["", f"    {loop.inexact}: dL/d{letters.at('t')} was pulled back step by step instead."]
+    if any(link.immediate is None for link in loop.links):
         lines += ["", f"    {letters.immediate('t')} has {S * B} rows for every step, too many to be made one by one."]
     return lines
 
