@@ -48,6 +48,8 @@ def temporal_jacobians(
     tape: of an LSTM h and c. Or a list of states [h_1, ..., h_T] or [(h_1, c_1), ...], the tensors that any `for` loop carried; with
     h_0 in front if it requires a gradient. loop: which one, where several stand on the tape, as in "layer 1"; the error names them all.
 
+    The first time is 0 where the ops of the first step show what it read as h_0, a constant too, and else 1; with p taps it is p.
+
     A state (B, ...) has a Jacobian for each row of the batch; without a batch, (H,), it counts as one row. rows: which of them to keep.
     names: of the parts of the state, in place of h, c.
 

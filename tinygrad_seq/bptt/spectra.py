@@ -193,7 +193,7 @@ class TemporalJacobians:
         last = self.times[-1]
         columns = {
             f"norm(d{h}_t/d{h}_(t-1))": pick(np.concatenate([first, self.step_norms()])),
-            "spectral radius": pick(np.concatenate([first, self.spectral_radius()])),
+            "spectral radius" + ", state" * (len(self.parts) > 1): pick(np.concatenate([first, self.spectral_radius()])),
             f"norm(d{h}_{last}/d{h}_t)": pick(self.norms(kind="spectral")),
         }
         shown = {name: [short(x) for x in values] for name, values in columns.items()}
@@ -241,6 +241,8 @@ class GatedPath:
     """dc_t/dc_s for every s, taken apart into the path through the gates alone and all others.
 
         dc_t/dc_s = diag(f_t ⊙ f_(t-1) ⊙ ... ⊙ f_(s+1)) + rest          the rest goes through h and the weights at least once
+
+    h_s is held fixed, so that of a single step an LSTM without peepholes has no rest.
 
     part: c of an LSTM, h of a GRU (its gate is z, or 1 - z where z weighs the new value). t: the time looked back from. times (T+1,): every s.
     gates (T, B, H): f at times[1:]. product (T+1, B, H): of the gates after s. total, gated, rest (T+1, B): Frobenius norms of the
