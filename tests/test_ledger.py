@@ -402,6 +402,15 @@ def test_the_slider_exercise(steps: int, many: bool) -> None:
     assert led.norms[0] == 0 and led.check() <= EXACT and led.steps == every
 
 
+def test_copies_behind_the_step_of_the_loss_are_not_used() -> None:
+    """A loss of h_3 alone, out of a compiled loop of five steps: what comes later lies on no path."""
+    tg.seed(0)
+    rnn = nn.RNN(D, H, dtype="float64")
+    hs, _ = rnn(tg.tensor(XS))
+    used = copies((hs[2] ** 2).sum(), rnn.weight_ih_l0, [rnn.weight_ih_l0, rnn.weight_hh_l0])
+    assert {name: [use.time for use in uses] for name, uses in used.items()} == {"weight_ih_l0": [1, 2, 3], "weight_hh_l0": [2, 3]}
+
+
 def test_layers_directions_loops_and_calls_that_share_a_weight_are_kept_apart() -> None:
     tg.seed(0)
     both = nn.RNN(H, H, num_layers=2, bidirectional=False, bias=False, dtype="float64")

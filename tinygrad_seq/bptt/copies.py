@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ..autodiff import steps_of_backward
+from ..autodiff import Step, steps_of_backward
 from ..frames import Frame
 from ..graph import Node, Value, node_of
 from .uses import Uses, leaf_of, tape_of
@@ -76,14 +76,21 @@ def copies(loss: Value, W: Value, others: Sequence[Value]) -> dict[str, list[Use
     """
     values = tape_of([loss], "copies")
     leaf = leaf_of(W, values, "copies")
-    on_path = {step.node for step in steps_of_backward(values, targets={leaf: {0: None}})}
+    on_path = {step.node for step in steps_of_backward(values, targets={leaf: {0: None}}) if arrives(step)}
     found: dict[str, list[Use]] = {}
     for number, other in enumerate(others):
         uses = Uses(values, [leaf_of(other, values, "copies")])
         columns, column_of = columns_of(uses)
         passed = {column for node, column in column_of.items() if node in on_path and _carries(node, uses, leaf, on_path)}
-        found[other.name or str(number)] = [columns[column] for column in sorted(passed)]
+        name = other.name or str(number)
+        found[name if name not in found else f"{name} ({number})"] = [columns[column] for column in sorted(passed)]
     return found
+
+
+def arrives(step: Step) -> bool:
+    """Whether a gradient that is not zero arrives: from a stack of all steps, zeros come for those that the loss does not see."""
+    parts = step.gradient if isinstance(step.gradient, tuple) else (step.gradient,)
+    return any(part is not None and bool(part.any()) for part in parts)
 
 
 def _carries(node: Node, uses: Uses, leaf: Node, on_path: set[Node]) -> bool:

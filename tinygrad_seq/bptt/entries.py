@@ -16,6 +16,7 @@ from .. import backend
 from ..autodiff import Step, Targets, steps_of_backward, sweep
 from ..errors import ArgumentError, GraphError, message
 from ..graph import MultiNode, Node, Output, Value, box, node_of
+from .copies import arrives
 from .norms import norm_of, shares_of
 from .uses import Term, Uses
 
@@ -60,8 +61,7 @@ class Entries:
         for step in steps:
             column = self.column_of.get(step.node)
             if column is not None and not reached[column]:
-                parts = step.gradient if isinstance(step.gradient, tuple) else (step.gradient,)
-                reached[column] = any(part is not None and part.any() for part in parts)
+                reached[column] = arrives(step)
             yield step
 
     def _summed(self, terms: Iterable[tuple[Node, Term]], unfinished: dict[int, Any]) -> Iterator[tuple[int, Array]]:

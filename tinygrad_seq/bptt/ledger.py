@@ -27,7 +27,7 @@ from .uses import Uses, leaf_of, tape_of
 Array = np.ndarray[Any, Any]
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Ledger:
     """What `ledger` found. K uses of a weight; with losses per step S losses, and every array has the axis of the losses before that of the uses.
 

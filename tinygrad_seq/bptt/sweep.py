@@ -28,8 +28,8 @@ from .rules import Rule, rule
 from .uses import Uses, leaf_of, tape_of
 
 SMALL = 6  # an array of so many numbers is printed whole
-MANY = 8  # of more arguments, or lines of a rule, the first and the last are printed,
-LONG = 140  # and so many characters of a line
+MANY = 8  # of more arguments, or lines of a rule, the first and the last are printed
+LONG = 140  # characters of a line of a rule
 
 
 class Sent(NamedTuple):
