@@ -159,6 +159,42 @@ ENTRIES = [
         "tg.draw(loss, light=W_h)",
     ),
     Entry(
+        "path",
+        "From one value to another",
+        "Every way from the second state to the loss.",
+        """h, hs = tg.zeros((2, 4)), []
+for x in tg.steps(data(5)):
+    h = tg.tanh(h @ W_h + x @ W_x + b)
+    hs.append(h)
+loss = ((h @ W_y) ** 2).mean()
+tg.draw(loss, path=(hs[1], loss))""",
+    ),
+    Entry(
+        "truncation",
+        "Truncated",
+        "Scissors where truncated back-propagation through time stops the gradient: behind every second step.",
+        """loss = tagged(nn.LSTM(3, 4, rng=0), data(6), 4)
+tg.draw(loss, level="cells", truncation=tg.bptt.truncate(loss, 2))""",
+    ),
+    Entry(
+        "gates",
+        "Gates, and what the first input still means",
+        "After Graves (2012), figure 4.3: ○ is an open gate, — a closed one; grey is how much the memory depends on the first input.",
+        """net = nn.LSTM(4, 1, rng=0)  # three of the inputs open and close its gates, the fourth is what it remembers
+with tg.no_grad():
+    net.weight_ih_l0[...], net.weight_hh_l0[...] = [[18, 0, 0, 0], [0, 18, 0, 0], [0, 0, 0, 1], [0, 0, 18, 0]], 0
+    net.bias_ih_l0[...], net.bias_hh_l0[...] = [-9, -9, 0, -9], 0
+i, f, o = [1, 0, 0, 0, 0, 0], [0, 1, 1, 1, 1, 0], [0, 0, 0, 1, 0, 1]
+hs, _ = net(np.array([i, f, o, [0.5, -1, 1, 0.3, -0.4, 0.8]], "f4").T[:, None])
+tg.draw((hs**2).sum(), level="cells", gates=True, sensitivity=1)""",
+    ),
+    Entry(
+        "lengths",
+        "Sequences of different lengths",
+        "The more rows of the batch have ended, the greyer the column.",
+        'tg.draw(tagged(nn.GRU(3, 4, rng=0), data(5, B=3), 4, lengths=[5, 3, 2]), level="cells")',
+    ),
+    Entry(
         "long",
         "Two hundred steps",
         "Of a long sequence the ends are shown; full=True shows all.",

@@ -154,13 +154,13 @@ def light_path(picture: Picture, start: Value, end: Value) -> None:
                 expected="path=(a, b): a value, and another that was computed from it",
             )
         )
-    _dim(picture, lit, {edge.use for edge in picture.edges if edge.source in lit and edge.target in lit})
+    _dim(picture, lit, set())
     for id in lit:
         picture.boxes[id].look |= {"penwidth": 2.4, "color": INK}
     for edge in picture.edges:
         if edge.source in lit and edge.target in lit:
             edge.look |= {"penwidth": 3.0}
-    picture.remarks.append(f"lit: every way from {_named(start)} to {_named(end)}")
+    picture.remarks.append(f"lit: every way from {_called(picture, start)} to {_called(picture, end)}")
 
 
 def _boxes_of(picture: Picture, value: Value) -> list[str]:
@@ -178,6 +178,12 @@ def _boxes_of(picture: Picture, value: Value) -> list[str]:
             )
         )
     return boxes
+
+
+def _called(picture: Picture, value: Value) -> str:
+    """What a value is called in the picture: as a state, or by its name, or by its op."""
+    boxes = sorted((box for box in picture.all_boxes() if box.tape is value.node), key=lambda box: box.kind != "state")
+    return value.name or boxes[0].label.partition(" = ")[0]
 
 
 def _reached(starts: Iterable[str], neighbours: Any) -> set[str]:
@@ -206,5 +212,6 @@ def _dim(picture: Picture, lit: set[str], uses: set[Any]) -> None:
             if box.kind in LEAVES or box.kind in ("op", "term", "state"):
                 box.look["fillcolor"] = PALE
     for edge in picture.edges:
-        if not (edge.source in lit and (edge.use in uses or edge.target in lit)) and not edge.back:
+        on_the_way = edge.source in lit and (edge.target in lit or (edge.use is not None and edge.use in uses))
+        if not on_the_way and not edge.back:
             edge.look |= {"color": FAINT, "penwidth": 1}
