@@ -38,9 +38,6 @@ class Chain:
         """The parts that are no older than their state: without the h_(t-1) that a loop with two taps carries beside h_t."""
         return [name for name in self.names if "(t-" not in name]
 
-    def __str__(self) -> str:
-        return f"{self.place or 'the loop'}, t = {self.times[0]} ... {self.times[-1]}, state ({', '.join(self.names)})"
-
 
 def key_of(arg: Any) -> Key | None:
     """An entry of `node.args` as a key; None for a constant."""
