@@ -26,11 +26,10 @@ class Use(NamedTuple):
 
 def columns_of(uses: Uses) -> tuple[list[Use], dict[Node, int]]:
     """The copies of the weight, and to which of them every node that uses it belongs: by the loop, the place within its step, and the time."""
-    users = [n for n in uses.tape if n not in uses.forms and n.prim is not None and any(True for a in n.args for _ in uses.of(a))]
     runs = _runs(uses)
     keys: dict[Node, tuple[Any, int | None]] = {}
     places: dict[Any, str] = {}
-    for node in users:
+    for node in uses.users:
         where = _where(node.frame, uses, runs)
         keys[node] = where, uses.times[node.frame]
         places.setdefault(where, uses.place(node))

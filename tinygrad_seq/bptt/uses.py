@@ -106,7 +106,8 @@ class Uses:
     """Which nodes of a tape use one of the leaves, and when.
 
     steps: the step around every frame that has one, times: its time. forms: views of leaves, and what is computed from leaves outside every
-    step and read inside one, with the leaves behind them. What a form receives is counted where it is used, and pulled back to its leaf.
+    step and read inside one, with the leaves behind them. users: what uses a leaf or a form of one, and is none itself; there a contribution is
+    counted, and pulled back to its leaf.
     """
 
     def __init__(self, values: Sequence[Value], leaves: Iterable[Node]):
@@ -120,6 +121,8 @@ class Uses:
         self.times = {frame: self.steps[frame].step if frame in self.steps else None for frame in frames}
         self._silent_loops()
         self.forms = self._forms()
+        known = {**self.leaves, **self.forms}
+        self.users = {node: None for node in self.tape if node not in self.forms and any(n in known for n in _sources(node))}
         self.places: dict[Frame | None, str] = {}
 
     def _silent_loops(self) -> None:
@@ -193,7 +196,7 @@ class Uses:
     def among(self, steps: Iterable[Step]) -> Iterator[tuple[Node, Term]]:
         """The uses among the steps of a reverse sweep: the leaf, and what the use adds to its gradient."""
         for node, _, contributions in steps:
-            if node in self.forms:
+            if node not in self.users:
                 continue
             for position, (arg, c) in enumerate(zip(node.args, contributions, strict=False)):
                 if c is not None:
