@@ -127,6 +127,13 @@ def loops_in_a_loop() -> Case:
     return (h**2).sum(), dict(words.named_parameters()) | {f"s_{k}": p for k, p in sentences.named_parameters()}
 
 
+def embedded() -> Case:
+    """Symbols through an embedding, all at once, before the loop that reads them."""
+    table, net = nn.Embedding(7, D, dtype="float64", rng=1), nn.RNN(D, H, dtype="float64", rng=2)
+    hs, _ = net(table(np.array([[1, 2], [3, 1], [0, 6]])))
+    return (hs**2).sum(), {"table": table.weight} | dict(net.named_parameters())
+
+
 class OwnCell(nn.Module):
     """z = σ(U x + W h), n = tanh(U x + W (z ⊙ h)), h' = z ⊙ h + (1 - z) ⊙ n."""
 
@@ -162,7 +169,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "rnn loop": by_loop(nn.RNNCell, True), "lstm loop": by_loop(nn.LSTMCell, False), "gru loop": by_loop(nn.GRUCell, True),
     "peepholes": peepholes, "tied": tied, "two cells": two_cells, "encoder, decoder": encoder_and_decoder, "lengths": with_lengths,
     "no batch": without_a_batch, "calls": calls_of_a_cell, "called twice": a_layer_called_twice, "loops in a loop": loops_in_a_loop,
-    "own cell": own_cell, "attention": with_attention,
+    "own cell": own_cell, "embedded": embedded, "attention": with_attention,
 }  # fmt: skip
 each_case = pytest.mark.parametrize("case", CASES)
 
@@ -359,6 +366,12 @@ def long_lstm() -> Derivation:
     return explain((hs**2).sum(), net.weight_hh_l0)
 
 
+def test_a_use_beside_others_names_the_right_argument() -> None:
+    w = tg.Tensor(numbers(B, H), requires_grad=True)
+    loss = (tg.where(numbers(B, H, seed=1) > 0, w, 0.0) * numbers(B, H, seed=2)).sum()
+    assert "a the weight: dL/da = where(condition, g, 0)" in str(explain(loss, w))
+
+
 def test_two_hundred_steps_are_elided_and_add_up() -> None:
     derivation = long_lstm()
     lines = str(derivation).split("\n")
@@ -426,6 +439,14 @@ def test_a_loop_over_calls_of_a_cell_reads_as_one_over_steps() -> None:
     loss, params = calls_of_a_cell()
     text = str(explain(loss, params["weight_hh"]))
     assert "GRUCell, t = 1..3" in text and "∂L/∂h_3 dh_3/dh_2 dh_2/dh_1 ∂h_1/∂W_hh" in text
+
+
+def test_what_a_weight_before_the_loop_gets_comes_through_the_input_of_a_step() -> None:
+    loss, params = embedded()
+    (loop,) = explain(loss, params["table"]).loops
+    assert dict(loop.backward)["to x_t"] == "δ_t W_ih"
+    (loop,) = explain(loss, params["bias_hh_l0"]).loops
+    assert dict(loop.backward)["to b_hh"] == "Σ_rows δ_t"
 
 
 def test_the_lines_of_a_cell_of_ones_own() -> None:

@@ -48,7 +48,13 @@ def equations(
     make.abbreviated(list(made.values()), lambda op: next(free, None) if len(make.text(op)) > 12 else None)
     named = sorted((op for op in make.names if op.args), key=lambda op: make.rank.get(op, op.number))
     lines = [(make.names[op], make.text(op, whole=True)) for op in named]
-    backward = _backward(make, at, outs, before, old, weight)
+    ends = list(zip([(node, 0) for node in before], old, strict=True))
+    if weight in at:
+        ends.append(((weight, 0), make.names.get(at[weight], "W")))
+    else:  # the weight made what the step is given
+        given = [(place, make.names[_place(at, *place)]) for place in _given(outs.values(), at) if weight in _behind(place[0])]
+        ends += sorted(given, key=lambda end: end[1])
+    backward = _backward(make, at, outs, ends)
     return (lines, backward) if sum(len(a) + len(b) for a, b in [*lines, *backward]) < WIDEST else ([], [])
 
 
@@ -122,9 +128,36 @@ def _name_gates(make: Writer, outs: Iterable[Op], parts: int) -> None:
         make.names[op] = f"{letter}_t"
 
 
-def _backward(
-    make: Writer, at: dict[Any, Any], outs: dict[str, Any], before: Sequence[Node], old: Sequence[str], weight: Node
-) -> list[Line]:
+def _given(outs: Iterable[Any], at: dict[Any, Any]) -> list[tuple[Node, int]]:
+    """What the step is given that ops made: nodes, and which of their outputs."""
+    found: dict[tuple[Node, int], None] = {}
+    seen: set[Node] = set()
+    stack = [v.node for v in outs]
+    while stack:
+        node = stack.pop()
+        for arg in node.args if node not in seen else ():
+            source = node_of(arg)
+            if source is not None and source in at:
+                place = _place(at, source, getattr(arg, "index", 0))
+                if place.kind == "input" and source.prim is not None:
+                    found[source, getattr(arg, "index", 0)] = None
+                elif place.kind != "input":
+                    stack.append(source)
+        seen.add(node)
+    return list(found)
+
+
+def _behind(node: Node) -> set[Node]:
+    """The leaves that a node was computed from."""
+    return {n for n in toposort([box(None, node, 0 if isinstance(node, MultiNode) else None)]) if n.prim is None}
+
+
+def _place(at: dict[Any, Any], node: Node, index: int) -> Op:
+    place = at[node]
+    return place[index] if isinstance(place, list) else place  # type: ignore[no-any-return]
+
+
+def _backward(make: Writer, at: dict[Any, Any], outs: dict[str, Any], ends: Sequence[tuple[tuple[Node, int], str]]) -> list[Line]:
     """The lines of the step's reverse sweep, each gradient as a formula of what arrives at the state: dh_t, dc_t."""
     start = tick()
     values, seeds, cotangents = [], [], []
@@ -135,13 +168,15 @@ def _backward(
         at[seeds[-1].node] = op = make.input("cotangent", len(seeds), seeds[-1]._data)
         make.names[op] = f"d{name}"
         cotangents.append(op)
-    ends = [*before, weight]
-    targets = [box(np.zeros(node.shape, node.dtype), node) for node in ends]
+    targets = []
+    for (node, index), _ in ends:
+        shape, dtype = _form(node, index)
+        targets.append(box(np.zeros(shape, dtype), node, index if isinstance(node, MultiNode) else None))
     with enable_grad(), mode("tracing", tracing.Tracer()), np.errstate(all="ignore"):
         found = grad(values, targets, seeds, create_graph=True, allow_unused=True)
     make.read([n for n in toposort([g for g in found if g is not None], after=start) if n not in at], at)
     ops = [None if g is None or g.node is None else _op_of(at, g) for g in found]
-    labels = [f"to {name}" for name in (*old, make.names.get(at[weight], "W") if weight in at else "W")]
+    labels = [f"to {name}" for _, name in ends]
     simple = [make.simplified(op) for op in ops if op is not None]
     joined = any(op.kind == "join" and op.linear for op in used(simple))
     linear, others = iter(["ε_t", "ζ_t", "η_t", "θ_t"] if joined else ["δ_t", "ε_t", "ζ_t"]), iter(["u_t", "v_t", "w_t"])
@@ -162,9 +197,9 @@ def _backward(
             make.names[op] = f"δ{name}"
         letters["δ_t"] = "(" + ", ".join(pieces) + ")"
     before_blocks = {name: text for name, text in letters.items() if name != "δ_t"} if pieces else letters
+    texts = {left: re.sub(r"^sum_to\((\S+), \(\d+,\)\)$", r"Σ_rows \1", right) for left, right in texts.items()}
     return [*before_blocks.items(), *pieces.items(), *([("δ_t", letters["δ_t"])] if pieces else []), *texts.items()]
 
 
 def _op_of(at: dict[Any, Any], value: Any) -> Op:
-    place = at[value.node]
-    return place[value.index] if isinstance(place, list) else place  # type: ignore[no-any-return]
+    return _place(at, value.node, value.index)

@@ -12,7 +12,7 @@ from ..compile.show import table
 from ..graph import Node
 from .ledger_text import ranges
 from .notation import LATEX, PLAIN, Writing, symbol
-from .rules import rule
+from .rules import names_of, rule
 
 if TYPE_CHECKING:
     from .derivation import Derivation, Loop
@@ -72,7 +72,7 @@ class Letters:
         ways = [i for i in range(k, len(links)) if np.any(links[i].direct)]
         if not ways:
             return "0"
-        several = ways if len(ways) <= SPELLED else [*ways[:2], None, ways[-1]]
+        several = ways if len(ways) < SPELLED else [*ways[:2], None, ways[-1]]
         dots = r"\cdots" if self.w.latex else "⋯"
         products = [dots if i is None else self.product(i, k) for i in several]
         text = " + ".join(products)
@@ -210,13 +210,11 @@ def _rest(der: Derivation, full: bool) -> list[str]:
                 _norm(term.value),
             ]
         )
-    told = (
-        f"Uses of {W} that no state carries: each adds δ ∂a/∂{W}, δ = dL/da, a what the op makes"
-        if der.loops
-        else (
-            f"{W} is not used in a loop that carries a state: dL/d{W} is the sum of δ ∂a/∂{W} over its uses, δ = dL/da, a what the op makes"
-        )
-    )
+    each = f"δ ∂a/∂{W}, δ = dL/da, a what the op makes"
+    if der.loops:
+        told = f"Uses of {W} that no state carries; each adds {each}"
+    else:
+        told = f"No step of a loop puts {W} into its state. dL/d{W} is the sum over the uses of {each}"
     if all(term.time is None for term in der.rest) and len(der.rest) > 1:
         told += ".\nNo step was recorded: in a loop of your own tg.steps tells them, `for x in tg.steps(xs)`"
     said = dict.fromkeys(_sent(term.node, term.position) for term in der.rest)
@@ -225,11 +223,8 @@ def _rest(der: Derivation, full: bool) -> list[str]:
 
 def _sent(node: Node, position: int) -> str:
     """What the rule of an op sends to one of its arguments, as text."""
-    told = rule(node)
-    return next(
-        (f"y = {told.forward}, {n} the weight: dL/d{n} = {t}" for k, (n, t) in enumerate(told.gradients.items()) if k == position),
-        "",
-    )
+    told, name = rule(node), names_of(node.prim, len(node.args))[position]
+    return f"y = {told.forward}, {name} the weight: dL/d{name} = {told.gradients[name]}" if name in told.gradients else ""
 
 
 def _minus(x: Any) -> Any:

@@ -192,7 +192,8 @@ class Writer(Expressions):
         free = iter([letter for letter in "uvwpqrstabcde" if letter not in self.names.values()])
         where: dict[str, str] = {}
         for op, count in uses.items():
-            if count > 1 and op.kind in ("map", "call", "join") and op not in self.names:
+            block = letters is not None and op.kind == "join" and op.linear  # the gates side by side
+            if (count > 1 or block) and op.kind in ("map", "call", "join") and op not in self.names:
                 text = self.text(op)
                 letter = letters(op) if letters else next(free, None) if len(text) > 16 else None
                 if letter is not None:
@@ -237,7 +238,8 @@ class Writer(Expressions):
         }
         if op.name == "on_diagonal" and [params.pop(k) for k in ("offset", "axis1", "axis2")] != ["0", "0", "1"]:
             params = {k: self.value(v) for k, v in keywords(op).items()}
-        called = list(inspect.signature(getattr(op.fn, "func", op.fn)).parameters) if callable(op.fn) else []
+        known = inspect.signature(getattr(op.fn, "func", op.fn)).parameters.values() if callable(op.fn) else ()
+        called = [p.name for p in known] if all(p.kind is not p.VAR_POSITIONAL for p in known) else []
         arguments = [
             called[k] if names.get(a) == "k" and k < len(called) else _plain(formula(a, names)) for k, a in enumerate(op.args)
         ]

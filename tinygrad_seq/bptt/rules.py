@@ -88,7 +88,7 @@ def rule(op: Any) -> Rule:
                 )
             )
         arrays = [value_of(a) for a in node.args]
-        return _of_primitive(node.prim, node.prim.name, arrays, node.params, _names(node.prim, len(arrays)))
+        return _of_primitive(node.prim, node.prim.name, arrays, node.params, names_of(node.prim, len(arrays)))
     name, function = _found(op)
     if name in WRITTEN:
         forward, gradients, where = WRITTEN[name]
@@ -116,7 +116,8 @@ def _found(op: Any) -> tuple[str, Callable[..., Any]]:
     return op.__name__.lstrip("_"), op
 
 
-def _names(prim: Primitive, count: int) -> list[str]:
+def names_of(prim: Primitive, count: int) -> list[str]:
+    """What the arguments of a primitive are called."""
     return [f"x{below(i)}" for i in range(1, count + 1)] if prim.arrays == math.inf else list(prim.names[:count])
 
 
@@ -158,7 +159,7 @@ def example_of(name: str, function: Callable[..., Any]) -> Example:
     arrays = [_drawn(rng, a) if isinstance(a, tuple) else a for a in shapes]
     params = {k: _drawn(rng, a) if k in DRAWN else a for k, a in params.items()}
     if prim is not None:
-        names = _names(prim, len(arrays))
+        names = names_of(prim, len(arrays))
     elif name in LISTED or name == "einsum":
         names = [f"x{below(i)}" for i in range(1, len(arrays) + 1)]
     else:
@@ -200,7 +201,7 @@ def _of_function(name: str, function: Callable[..., Any]) -> Rule:
     known = {a.node: label for label, a in example.given() if isinstance(a, Value)}
     arrays = {label: a for label, a in example.given() if is_array(a)}
     if node.prim is not None and all(a in known for a in node.args if isinstance(a, (Node, Output))):
-        own = _names(node.prim, len(node.args))
+        own = names_of(node.prim, len(node.args))
         labels = [known.get(a, label) if isinstance(a, Node) else label for a, label in zip(node.args, own, strict=True)]
         found = _of_primitive(node.prim, name, [value_of(a) for a in node.args], node.params, labels, arrays)
         drawn = any(is_array(a) and not any(a is b for b in arrays.values()) for a in node.args)  # a mask of dropout
