@@ -10,31 +10,38 @@ from ..graph import raw, value_of
 from .gradients import mix
 from .picture import Box, Edge, Picture
 
+PASSING = frozenset({"stack", "concatenate"})
 LEAST, MOST = "#d3dce2", "#0f766e"
 
 
 def draw_attention(picture: Picture) -> None:
     """Draw the stacked states of one loop that the steps of another read as an edge from every state to every reader."""
     widest: list[tuple[Edge, float]] = []
-    for memory in [box for box in picture.boxes.values() if _stacks(box)]:
-        into = [e for e in picture.edges if e.target == memory.id]
-        out = [e for e in picture.edges if e.source == memory.id]
-        sources = [e.source for e in into]
+    for last in [box for box in picture.boxes.values() if _passes(box)]:
+        memory = _memory(picture, last.id) if last.id in picture.boxes and picture.boxes[last.id] is last else {}
+        into = [e for e in picture.edges if e.target in memory and e.source not in memory]
+        out = [e for e in picture.edges if e.source == last.id]
+        within = [e for e in picture.edges if e.source in memory and e.target in memory]
+        sources = list(dict.fromkeys(e.source for e in into))
         readers = list(dict.fromkeys(e.target for e in out))
-        columns = {picture.boxes[id].column for id in sources}
-        if not out or None in {*columns, *(picture.boxes[id].column for id in readers)} or len(columns) < len(sources):
+        steps: list[Any] = sorted({picture.boxes[id].column or 0 for id in sources})
+        if not out or not sources or None in {picture.boxes[id].column for id in (*sources, *readers)}:
             continue
-        if columns & {picture.boxes[id].column for id in readers}:
+        if len(steps) < 2 or {*steps} & {picture.boxes[id].column for id in readers}:
             continue  # a layer that reads the whole sequence below it
         for reader in readers:
-            weights = weights_of(picture.boxes[reader], len(sources))
-            for k, source in enumerate(sources):
+            weights = weights_of(picture.boxes[reader], len(steps))
+            for source in sources:
                 edge = Edge(source, reader, "attend", way=True, look={"arrowhead": "none", "color": LEAST, "penwidth": 0.8})
                 picture.edges.append(edge)
-                widest += [] if weights is None else [(edge, float(weights[k]))]
-        held = [one for edge in (*into, *out) for one in edge.bundle or [edge]]
-        picture.boxes[memory.id] = Box(memory.id, memory.label, "memory", inside=[memory], held=held)
-        gone = {id(edge) for edge in (*into, *out)}
+                widest += [] if weights is None else [(edge, float(weights[steps.index(picture.boxes[source].column)]))]
+        parts = (*into, *within, *out)
+        held = [one for edge in parts for one in edge.bundle or [edge]]
+        hidden = Box(last.id, last.label, "memory", inside=[picture.boxes[id] for id in memory], held=held)
+        gone = {id(edge) for edge in parts}
+        picture.boxes = {
+            key: hidden if key == last.id else box for key, box in picture.boxes.items() if key not in memory or key == last.id
+        }
         picture.edges = [edge for edge in picture.edges if id(edge) not in gone]
     most = max((weight for _, weight in widest), default=0.0)
     for edge, weight in widest:
@@ -43,8 +50,23 @@ def draw_attention(picture: Picture) -> None:
         picture.remarks.append(f"green: attention, as wide and as dark as its weight (at most {most:.2f})")
 
 
-def _stacks(box: Box) -> bool:
-    return box.kind == "op" and box.column is None and box.tape is not None and box.tape.prim.name == "stack"
+def _passes(box: Box) -> bool:
+    """Whether a box outside of all steps only puts together what it is given."""
+    return box.kind == "op" and box.column is None and box.tape is not None and box.tape.prim.name in PASSING
+
+
+def _memory(picture: Picture, last: str) -> dict[str, None]:
+    """The boxes that put together what is attended to, up to the last of them: all states stacked, those of two directions beside each other."""
+    memory = {last: None}
+    stack = [last]
+    while stack:
+        here = stack.pop()
+        for source in [e.source for e in picture.edges if e.target == here]:
+            targets = {e.target for e in picture.edges if e.source == source}
+            if source not in memory and _passes(picture.boxes[source]) and targets <= memory.keys():
+                memory[source] = None
+                stack.append(source)
+    return memory
 
 
 def weights_of(reader: Box, count: int) -> Any:

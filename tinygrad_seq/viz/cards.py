@@ -45,7 +45,7 @@ def dressed(picture: Picture) -> Picture:
         if edge.kind in ("delayed", "undelayed"):
             edge.look |= {"color": RAILS[picture.states[edge.family].kind], "penwidth": 2.2}
             edge.look |= {"constraint": "false"} if edge.kind == "undelayed" else {}
-        if edge.kind in ("lane", "out"):
+        if edge.kind in ("lane", "across", "out"):
             strands = strands_of(picture, edge)
             edge.look |= {"color": ":#ffffff:".join(strands), "penwidth": 1.8 if len(strands) > 1 else 2.2}
         if edge.kind == "out":

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from itertools import pairwise
 
-from .picture import LEAVES, Box, Edge, Picture
+from .picture import LEAVES, OPS, Box, Edge, Picture
 
 TIMELESS = frozenset({"state", "more"})
 
@@ -24,7 +24,7 @@ def collapse(picture: Picture, groups: Mapping[str, tuple[str, str]]) -> Picture
     starts = _starts(picture, cell_of)
     new = _moved(picture, {**cell_of, **starts}, labels)
     _bundle(picture, new, {**cell_of, **starts}, set(cell_of.values()))
-    new.lanes = _lanes(new)
+    new.lanes = _lanes(new, _makers(new))
     new.above = _stacked(new)
     return new
 
@@ -107,11 +107,23 @@ def _bundle(picture: Picture, new: Picture, home: Mapping[str, str], cells: set[
         bundles[key].bundle.append(edge)
 
 
-def _lanes(picture: Picture) -> list[list[str]]:
-    """Cells that hand on their state to each other, in the order of time."""
+def _makers(picture: Picture) -> set[str]:
+    """The boxes that make a state, or stand for one."""
+    producers = {node for state in picture.states for node in state.producers.values()}
+    return {
+        id
+        for id, box in picture.boxes.items()
+        if box.kind not in OPS or any(one.kind in OPS and one.tape in producers for one in box.inside or [box])
+    }
+
+
+def _lanes(picture: Picture, makers: set[str]) -> list[list[str]]:
+    """Cells that hand on their state to each other, in the order of time; what only reads it stands elsewhere."""
     lane: dict[str, list[str]] = {}
     for edge in picture.edges:
-        if edge.kind == "lane":
+        if edge.kind == "lane" and edge.target not in makers:
+            edge.kind = "across"
+        elif edge.kind == "lane":
             a, b = lane.setdefault(edge.source, [edge.source]), lane.setdefault(edge.target, [edge.target])
             if a is not b:
                 a += b

@@ -267,6 +267,9 @@ def _edge(
     elif edge.kind == "jump":
         backwards = (source.column or 0) < (target.column or 0)
         look = {"constraint": "false", "style": "dashed"}
+    elif edge.kind == "across":
+        backwards = (source.column or 0) < (target.column or 0)
+        look["constraint"] = "false"
     elif edge.kind == "lane":  # Graphviz 2 draws no point on two strands that are spelled backwards
         look = {"weight": 5}
     elif edge.kind == "more":

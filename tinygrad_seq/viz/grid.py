@@ -134,14 +134,14 @@ class _Grid:
         top: dict[int | None, int] = defaultdict(int)
         for id, box in self.boxes.items():
             top[box.column] = max(top[box.column], row[id])
-        low = 0
+        below = [id for id in self.picture.below if id in self.boxes]
+        depth: dict[str, int] = {}
+        for id in below:
+            depth[id] = max((depth[s] + 1 for s in sources[id] if s in depth), default=0)
+        row |= {id: depth[id] - max(depth.values()) - 1 for id in below}
         for id, box in self.boxes.items():
-            if box.column is None and id not in self.beside:
-                reads = [self.boxes[s] for s in sources[id] if s not in self.beside]
-                if not reads and box.kind not in LEAVES and id in self.picture.below:
-                    low -= 1
-                    row[id] = low
-                for one in reads:
+            if box.column is None and id not in self.beside and id not in depth:
+                for one in (self.boxes[s] for s in sources[id] if s not in self.beside):
                     row[id] = max(row[id], 1 + (row[one.id] if one.column is None else top[one.column]))
         row |= {id: row[op] for id, op in self.beside.items()}
         return row
@@ -301,6 +301,10 @@ class _Grid:
             return self._attention(edge)
         if edge.kind in ("delayed", "undelayed"):
             return self._delay(edge)
+        if edge.kind == "across":
+            side, far = (36.0, 30.0) if x2 > x1 else (-36.0, -30.0)
+            start, end = (x1 + side * w1, y1), (x2 - side * w2, y2)
+            return [start, (start[0] + far, y1), (end[0] - far, y2), end]
         if self.row[edge.source] == self.row[edge.target]:
             side = 36.0 if x2 > x1 else -36.0
             return [(x1 + side * w1, y1), (x2 - side * w2, y2)]
@@ -387,6 +391,9 @@ class _Grid:
             return
         (x1, y1), (x2, y2) = line[0], line[-1] if len(line) == 2 else line[3]
         half = text_width(edge.label, 9) / 2 + 5
+        if len(line) == 4 and number not in self.channels:  # a bow that leaves its column
+            self.places.labels[number] = x1 - half if x2 > x1 else x1 + half, y1 + 11
+            return
         left = self.channels.get(number, 0.0) < 0
         self.places.labels[number] = (x1 + x2) / 2 + (-half if left else half), y1 + (0.25 if left else 0.45) * min(y2 - y1, 40)
 

@@ -1,11 +1,12 @@
-"""What is computed for a whole sequence between two loops, taken apart into steps: op(stack(a)) = stack(op(a_t)).
+"""What is computed for a whole sequence before or between loops, taken apart into steps: op(stack(a)) = stack(op(a_t)).
 
-The layers of a stack hand each other whole sequences: their states are stacked, the two directions concatenated, padding masked, some outputs
+A sequence is embedded before the loop; the layers of a stack hand each other whole sequences: their states are stacked, the two directions concatenated, padding masked, some outputs
 dropped. Each such op acts on every step alone, so it can be drawn in the column of the step. Here it is recorded once more, step by step.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from copy import copy
 from typing import Any
@@ -22,35 +23,40 @@ PRODUCTS = frozenset({"matmul", "inner"})
 
 
 def per_step(outputs: Sequence[Value]) -> list[Any]:
-    """The same numbers on another tape, on which what is computed between loops is computed in every step. The graph given stays as it was."""
+    """The same numbers on another tape, on which what is computed for steps is computed in them. The graph given stays as it was."""
     tape = toposort(outputs)
     times = times_of(tape)
     wanted = _sequences(tape, times)
     return _Apart(tape, times, wanted).of(outputs) if wanted else list(outputs)
 
 
-def _sequences(tape: list[Node], times: dict[Node, int]) -> set[Node]:
-    """The ops outside of all steps that act on every step alone, and of which steps read single entries."""
-    wanted: set[Node] = set()
-    read: set[Node] = set()
+def _sequences(tape: list[Node], times: dict[Node, int]) -> dict[Node, list[int]]:
+    """The ops outside of all steps that act on every entry alone, and of which steps read single entries: which step reads which."""
+    read: dict[Node, dict[int, int]] = defaultdict(dict)
+    wanted: dict[Node, list[int]] = {}
     for node in reversed(tape):
-        if node.prim is None:
-            continue
-        sources = [n for n in map(node_of, node.args) if n is not None]
-        if node.prim.name == "unstack" and node.params.get("axis", 0) == 0 and node not in times:
-            read.update(sources)
-        elif node in read and node not in times and _split(node) is not None:
-            wanted.add(node)
-            read.update(n for n, taken in zip(map(node_of, node.args), _split(node) or (), strict=False) if n is not None and taken)
-    stacked: set[Node] = set()  # computed from steps
-    for node in tape:
-        if node in wanted and any(
-            n in stacked
-            or (n is not None and n.prim is not None and n.prim.name == "stack" and any(m in times for m in map(node_of, n.args)))
-            for n in map(node_of, node.args)
-        ):
-            stacked.add(node)
-    return stacked
+        for arg in node.args:
+            entry, time = arg.node if isinstance(arg, Output) else arg, times.get(node)
+            if isinstance(entry, Node) and time is not None and (place := _entry(entry, arg)) is not None:
+                read[place[0]].setdefault(place[1], time)
+        split = _split(node) if node in read and node not in times else None
+        if split is not None and set(range(node.shape[0])) == set(read[node]):
+            wanted[node] = [read[node][k] for k in range(node.shape[0])]
+            for source, taken in zip(map(node_of, node.args), split, strict=True):
+                if source is not None and taken:
+                    for k, time in read[node].items():
+                        read[source].setdefault(k, time)
+    return wanted
+
+
+def _entry(node: Node, arg: Any) -> tuple[Node, int] | None:
+    """The sequence, and which entry of it, that an argument is."""
+    if node.prim is None or node.prim.name not in ("unstack", "getitem"):
+        return None
+    source, key = node_of(node.args[0]), node.params.get("key")
+    if node.prim.name == "unstack":
+        return (source, arg.index) if source is not None and node.params.get("axis", 0) == 0 and isinstance(arg, Output) else None
+    return (source, key % source.shape[0]) if source is not None and type(key) is int and source.shape else None
 
 
 def _split(node: Node) -> list[bool] | None:
@@ -69,13 +75,15 @@ def _split(node: Node) -> list[bool] | None:
         return [True, False]
     if prim.name in LAST_AXIS and len(node.shape) > 1 and node.params.get("axis", -1) in (-1, len(node.shape) - 1):
         return [True, *[False] * (len(shapes) - 1)]
+    if prim.name == "take" and node.params.get("axis") == 0 and np.ndim(node.params["indices"]) > 1:  # an embedding
+        return [False]
     return None
 
 
 class _Apart:
     """The tape written once more, with some ops taken apart."""
 
-    def __init__(self, tape: list[Node], times: dict[Node, int], wanted: set[Node]):
+    def __init__(self, tape: list[Node], times: dict[Node, int], wanted: dict[Node, list[int]]):
         self.tape, self.times, self.wanted = tape, times, wanted
         self.places: dict[Node, Any] = {}  # what stands for a node, as an argument
         self.entries: dict[Node, list[Any]] = {}  # of a sequence: the values of its steps
@@ -113,31 +121,24 @@ class _Apart:
 
     def _apart(self, node: Node) -> None:
         """Record the op for every step, and stack what comes out."""
-        prim, taken, times = node.prim, _split(node) or [], self._times(node)
+        prim, taken, times = node.prim, _split(node) or [], self.wanted[node]
         assert prim is not None
         several = [self._entries(arg, len(times)) if apart else None for arg, apart in zip(node.args, taken, strict=True)]
         whole = [None if apart else self._value(arg) for arg, apart in zip(node.args, taken, strict=True)]
         params = dict(node.params)
-        if "axis" in params:
-            params["axis"] = params["axis"] if params["axis"] < 0 else params["axis"] - 1
+        if "indices" in params:
+            several_params = [{**params, "indices": params["indices"][k]} for k in range(len(times))]
+        else:
+            axis = params.get("axis", -1)
+            several_params = [{**params, "axis": axis if axis < 0 else axis - 1} if "axis" in params else params] * len(times)
         made = []
         for k, time in enumerate(times):
             args = [whole[i] if entries is None else entries[k] for i, entries in enumerate(several)]
             with enable_grad(), mode("frame", self._frame(node.frame, time)):
-                made.append(_named(prim.call(*args, **params), node))
+                made.append(_named(prim.call(*args, **several_params[k]), node))
         self.entries[node] = made
         with enable_grad(), mode("frame", node.frame):
             self.places[node] = stack(made).node
-
-    def _times(self, node: Node) -> list[int]:
-        """The steps whose values an op stacks, as its first sequence tells them."""
-        for arg, apart in zip(node.args, _split(node) or (), strict=True):
-            source = node_of(arg)
-            if apart and source in self.entries:
-                return [self.times.get(v.node, k) for k, v in enumerate(self.entries[source], 1)]
-            if apart and source is not None and source.prim is not None and source.prim.name == "stack":
-                return [self.times.get(n, k) if n is not None else k for k, n in enumerate(map(node_of, source.args), 1)]
-        return list(range(1, node.shape[0] + 1))
 
     def _entries(self, arg: Any, count: int) -> list[Any]:
         """The values of the steps of one argument."""

@@ -39,7 +39,7 @@ class Box:
 @dataclass
 class Edge:
     """One arrow. kind: plain; carry (an op to its state), state (a state to the next step), sum (a running total), jump, more;
-    lane (states from cell to cell), out (a state that a cell hands upwards). bundle: the edges that are drawn as this one; empty: itself.
+    lane (states from cell to cell), across (to what else reads them in the next step), out (a state that a cell hands upwards). bundle: the edges that are drawn as this one; empty: itself.
     Overlays write back, the arrow points to the source, as a gradient flows; note, a word beside it; look, attributes of DOT.
     """
 

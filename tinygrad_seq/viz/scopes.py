@@ -45,6 +45,8 @@ class Scopes:
             while frame is not None and loops.times.get(node) not in self.times[frame]:
                 self.times[frame].add(loops.times.get(node))
                 frame = frame.parent
+        modules = [f for f in self.times if f.owner is not None and not isinstance(f.owner, str)]
+        self.containers = {g for f in modules for g in f.path()[:-1]}
         self.cell_of = self._cells()
         self._unnamed()
 
@@ -96,7 +98,7 @@ class Scopes:
             return None
         if timeless:
             modules = [f for f in path if not isinstance(f.owner, str) and self.times[f] <= {None}]
-            return modules[-1] if modules else None
+            return modules[-1] if modules and modules[-1] not in self.containers else None
         step = next((k for k in reversed(range(len(path))) if path[k].step is not None), None)
         if step is not None:
             return path[step + 1] if step + 1 < len(path) else path[step]
@@ -191,7 +193,7 @@ class Scopes:
         if len(alike) == 1:
             return own
         attribute = self.paths.get(id(frame.owner), "").rpartition(".")[2]
-        return attribute if attribute and not attribute.isdigit() else f"{own} {below(alike.index(id(frame.owner)) + 1)}"
+        return f"{own} {attribute}" if attribute and not attribute.isdigit() else f"{own} {below(alike.index(id(frame.owner)) + 1)}"
 
 
 def _numbered(name: str, layer: re.Match[str], around: Sequence[str]) -> str:
