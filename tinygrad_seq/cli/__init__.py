@@ -26,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # who read the output has seen enough: `tinygrad-seq demo --out demo | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        print(f"\ntinygrad-seq: {error.filename}: {error.strerror}\n  do: choose another --out", file=sys.stderr)
+        do = "make its folder, or choose another --out" if isinstance(error, FileNotFoundError) else "choose another --out"
+        print(f"\ntinygrad-seq: {error.filename}: {error.strerror}\n  do: {do}", file=sys.stderr)
     except KeyboardInterrupt:
         print("\ntinygrad-seq: stopped", file=sys.stderr)
     return 1

@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     extra: dict[str, Any] = {}
     outputs: list[Any] = graph.outputs
     if arguments.light is not None:
-        extra["light"] = graph.weight_called(arguments.light)
+        extra["light"] = graph.weight_called(arguments.light, "--light")
     if len(outputs) > 1 and all(value.shape == () for value in outputs):
         outputs = [graph.loss]  # the losses of the steps, and their sum
     if arguments.truncate is not None:

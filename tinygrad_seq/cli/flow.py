@@ -37,7 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     names: list[str] = list(dict.fromkeys(arguments.networks))
     sizes = given_sizes(arguments)
-    flows = {name: flow(recorded(name, arguments.sizes, sizes).loss) for name in names}
+    built_in = any(":" not in name for name in names)  # the sizes are theirs; a function beside them has its own
+    flows = {name: flow(recorded(name, arguments.sizes, {} if ":" in name and built_in else sizes).loss) for name in names}
     shown = "\n\n".join(f"{name}: {found.table()}" for name, found in flows.items())
 
     def write(path: str) -> Path:

@@ -54,7 +54,7 @@ class Recorded:
         names = [leaf.notes_of(0).name or f"leaf {k}" for k, leaf in enumerate(leaves, 1)]
         return {name: box(value_of(leaf), leaf) for name, leaf in zip(names, leaves, strict=True)}
 
-    def weight_called(self, name: str | None) -> Any:
+    def weight_called(self, name: str | None, option: str = "--weight") -> Any:
         """The weight of that name, or of one that ends so; without a name the one that is worth the first look."""
         known = self.weights()
         name = name or self.weight or (next(iter(known)) if len(known) == 1 else None)
@@ -65,7 +65,7 @@ class Recorded:
                 message(
                     f"{self.name}: {told}",
                     expected=f"one of {', '.join(known)}" if known else "a graph with weights",
-                    do=f"--weight {next(iter(known))}"
+                    do=f"{option} {next(iter(known))}"
                     if known
                     else "Tensors made with requires_grad=True, or a module's parameters",
                 )

@@ -114,7 +114,7 @@ def _guarded(f: Any, target: str, what: str) -> Any:
         return f()
     except Exception as cause:
         trace = cause.__traceback__
-        while trace is not None and trace.tb_next is not None and _ours(trace.tb_frame.f_code.co_filename):
+        while trace is not None and _ours(trace.tb_frame.f_code.co_filename):
             trace = trace.tb_next
         traceback.print_exception(type(cause), cause, trace)
         raise GraphError(message(f"{target} {what}: {type(cause).__name__}", do="the lines above say where")) from cause
