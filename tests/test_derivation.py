@@ -397,6 +397,19 @@ def test_latex_is_ascii_balanced_and_has_one_superscript_at_a_time(case: str) ->
         assert all(line.count("&") >= 1 for line in text.split("\n")[1:-1])
 
 
+@pytest.mark.parametrize("name", ["attn_in_proj", "a b", "{", "x_{", "日本", "50%", "\\\\end", "W_hh_new", "weight"])
+def test_latex_of_weights_with_other_names(name: str) -> None:
+    W, h = tg.Tensor(0.5 * numbers(H, H), requires_grad=True), tg.Tensor(numbers(B, H, seed=1))
+    W.name = name
+    for x in tg.steps(numbers(T, B, H, seed=2)):
+        h = tg.tanh(x + h @ W)
+    derivation = explain((h**2).sum(), W)
+    text = derivation.latex()
+    assert derivation.check() < 1e-12
+    assert len(re.findall(r"(?<!\\){", text)) == len(re.findall(r"(?<!\\)}", text))
+    assert not re.search(r"_\{?\w+\}?_", text.replace(r"\_", "")) and not re.search(r"(?<!\\)%", text)
+
+
 def test_latex_of_a_simple_network() -> None:
     text = rnn_by_hand()[0].latex()
     assert r"\sum_{k=1}^{3} \frac{\partial L}{\partial h_{3}} \Bigl[\prod_{j=k+1}^{3} \frac{dh_{j}}{dh_{j-1}}\Bigr]" in text

@@ -400,6 +400,7 @@ def test_the_text_is_read_off_the_code_also_where_the_code_is_wrong() -> None:
 def test_the_rules_of_the_notes_read_as_the_notes_have_them() -> None:
     assert str(rule("tanh")) == "y = tanh(x);  dL/dx = g ⊙ (1 - y²)"
     assert rule("sigmoid").gradients == {"x": "g ⊙ (y - y²)"}
+    assert str(rule(np.tanh)) == str(rule("tanh")) and str(rule(np.linalg.inv)) == str(rule("linalg.inv"))
     assert rule(tg.matmul).gradients == {"a": "g b^T", "b": "a^T g"}
     assert rule(F.rnn_step).gradients["w_hh"] == "(g ⊙ (1 - y²))^T h"
     assert rule("cross_entropy").gradients == {"logits": "g ⊙ (softmax(logits, axis=-1) - t) / N"}

@@ -83,7 +83,7 @@ def _take_up(ends: Sequence[Node], make: Writer, at: dict[Any, Any], frame: Fram
     for node in outside:
         if node.prim is None and node.notes_of().name:
             at[node] = make.input("weight", len(at), node)
-            make.names[at[node]] = symbol(node.notes_of().name or "", PLAIN)
+            make.names[at[node]] = re.sub(r"[^\w^←]", "_", symbol(node.notes_of().name or "", PLAIN))
             weights.append(at[node])
             continue
         count = len(node.shape) if isinstance(node, MultiNode) else 1

@@ -306,11 +306,21 @@ def _above(found: re.Match[str]) -> str:
 def _formula(text: str) -> str:
     """A formula of the plain text in LaTeX."""
     text = re.sub(r"_\(([^()]*)\)", r"_{\1}", text)
+    text = re.sub(r"(?<!\^)[A-Za-zδεζηθ][A-Za-z0-9_]*(?=(.?))", _name, text)
     text = text.replace("^T", r"^{\top}")
-    text = re.sub(r"(?<![A-Za-z_{\\])([A-Za-z]{2,})(?=\()", r"\\operatorname{\1}", text)
-    text = re.sub(r"(?<![A-Za-z_{\\])(d?[A-Za-z]\d*|[δεζηθ][a-z]?)_([A-Za-z0-9]+)", r"\1_{\2}", text)
     for sign, other in {**_GREEK, **_SIGNS}.items():
         text = re.sub(f"{sign}(?=[A-Za-z])", other.replace("\\", r"\\") + " ", text).replace(sign, other)
     text = re.sub(r"\^(l\d+)?(←)?(?=[\s^,)]|$)", _above, text)
     text = re.sub(r"([A-Za-z]_\{\w+\}\^\{[^{}]*\})(?=\^)", r"{\1}", text)
     return text.replace("...", r"\dots")
+
+
+def _name(found: re.Match[str]) -> str:
+    """A name in LaTeX: h_t with a subscript, tanh( as a function, words as they are typed."""
+    name, after = found[0], found[1]
+    if after == "(":
+        return rf"\operatorname{{{name}}}"
+    if after == "{" or len(name) == 1:
+        return name
+    letter = re.fullmatch(r"(d?[A-Za-z]\d*|[δεζηθ][a-z]?)_([A-Za-z0-9]+)", name)
+    return f"{letter[1]}_{{{letter[2]}}}" if letter else r"\mathtt{" + name.replace("_", r"\_") + "}"

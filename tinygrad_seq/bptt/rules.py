@@ -99,8 +99,9 @@ def rule(op: Any) -> Rule:
 
 
 def _found(op: Any) -> tuple[str, Callable[..., Any]]:
-    """The name and the public function of an op."""
-    if isinstance(op, str):
+    """The name and the public function of an op; for one of NumPy ours of the same name."""
+    if isinstance(op, str) or str(getattr(op, "__module__", "") or "numpy" * isinstance(op, np.ufunc)).startswith("numpy"):
+        op = op if isinstance(op, str) else op.__name__
         name = op.rpartition(".")[2]
         for place in (ops, functional, ops.linalg):
             function = getattr(place, name, None) if name in vars(place) else None
