@@ -66,8 +66,20 @@ def dot_text(picture: Picture, *, numbered: bool = False) -> str:
     for number, edge in enumerate(picture.edges):
         lines.append(_edge(picture, edge, on_rails, {"comment": number} if numbered else {}))
     lines += _finer_ranks(picture) if early else _ranks(picture) + _finer_ranks(picture)
-    still = " mclimit=0.001" if picture.lanes else ""  # boxes stay in the order of these lines
+    still = " mclimit=0.001" if picture.lanes or (early and _between(picture)) else ""  # boxes stay in the order of these lines
     return _graph(picture, f"rankdir=BT newrank=true nodesep=0.16 ranksep=0.32{still}", lines)
+
+
+def _between(picture: Picture) -> bool:
+    """Whether something outside of the columns is read by steps and computed from steps."""
+    after = {id for id, box in picture.boxes.items() if box.column is not None}
+    for edge in picture.edges:  # in tape order
+        if edge.source in after:
+            after.add(edge.target)
+    return any(
+        picture.boxes[edge.source].column is None and edge.source in after and picture.boxes[edge.target].column is not None
+        for edge in picture.edges
+    )
 
 
 def placed_text(picture: Picture, places: Places) -> str:
