@@ -39,11 +39,13 @@ def draw_cuts(picture: Picture, truncation: Any, cut: Iterable[Value], drawn: It
         )
     made_by = {box.id: box.tape for box in picture.all_boxes()}
     entering = {node_of(node.args[position]): cuts for (node, position), cuts in found.items()}  # the steps that are left out
+    told: set[int] = set()
     for edge in picture.edges:
         parts = edge.bundle or [edge]
         stopped = [cut for one in parts if one.use in found for cut in found[one.use]]
         if picture.boxes[edge.target].column == picture.hidden.start and picture.hidden:
             stopped += [cut for one in parts if one.use is None for cut in entering.get(made_by.get(one.source), [])]
+        told |= {id(cut) for cut in stopped}
         if stopped:
             edge.note = SCISSORS + (_losses(stopped) if sliding else "")
             edge.look |= {"style": "dashed"} if sliding else {"style": "dashed", "color": CUT, "penwidth": 1.4}
@@ -54,7 +56,7 @@ def draw_cuts(picture: Picture, truncation: Any, cut: Iterable[Value], drawn: It
         if sliding
         else f"no gradient flows back through {'them' if len(found) > 1 else 'it'}"
     )
-    rest = len(found) - len({edge.use for edge in shown})
+    rest = sum(all(id(cut) not in told for cut in cuts) for cuts in found.values())
     picture.remarks.append(remark + (f" ({rest} of them in the steps left out)" if rest else ""))
 
 

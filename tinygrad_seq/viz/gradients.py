@@ -248,11 +248,6 @@ def _on_cards(picture: Picture, notes: dict[tuple[str, int], list[str]]) -> list
                     made.append(id)
                     if all(one.id != id for one in box.inside):
                         box.inside.append(Box(id, label, "weight", box.column, family, notes=lines[1:]))
-            for edge in picture.edges:  # what they give is given by the card
-                if edge.source == "more":
-                    edge.source = box.id
             box.kind, box.label = "cell", f"{len(picture.hidden)} steps"
             box.look |= {"shape": "plain", "style": '""', "fillcolor": None, "color": None}
-    if not any("more" in (edge.source, edge.target) for edge in picture.edges):
-        picture.boxes.pop("more", None)
     return made

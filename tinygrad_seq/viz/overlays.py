@@ -27,6 +27,7 @@ def write_notes(picture: Picture, *, values: bool, shapes: bool, dtypes: bool) -
 
 def finish(picture: Picture) -> None:
     """Give all circles that notes are written in one size, and write on the cards of cells what is written on their insides."""
+    _one_gap(picture)
     room: dict[Any, int] = defaultdict(int)
     told = [box for box in picture.all_boxes() if box.kind in ("cell", "weight")]
     for box in told:
@@ -37,6 +38,16 @@ def finish(picture: Picture) -> None:
         if box.kind == "cell":
             box.look["label"] = card(picture, box)
     _even([box for box in picture.boxes.values() if box.kind in ("state", "input") and box.notes and len(box.label) <= 6])
+
+
+def _one_gap(picture: Picture) -> None:
+    """Among cells the steps that are left out are one sign for each lane: what else they give, the last of them gives."""
+    gaps = [id for lane in picture.lanes for id in lane if picture.boxes[id].column in picture.hidden]
+    if gaps and "more" in picture.boxes:
+        for edge in picture.edges:
+            edge.source = gaps[-1] if edge.source == "more" else edge.source
+            edge.target = gaps[-1] if edge.target == "more" else edge.target
+        del picture.boxes["more"]
 
 
 def _even(circles: list[Box]) -> None:
