@@ -222,15 +222,17 @@ def test_every_plan_leads_to_the_gradient_and_runs_as_many_steps_as_it_says(make
 
 
 def test_the_peak_is_as_predicted():
-    cell, xs = nn.LSTMCell(32, 128, rng=0), array(36, 32, 32).astype("float32")
+    cell, xs = nn.RNNCell(16, 128, rng=0), array(36, 48, 16).astype("float32")
     found = bptt.try_plans(cell, xs, plans=["all", 4, 12, "square root", "binomial", bptt.plan(36, "binomial", 2)])
     for trial in found:
         assert trial.recomputed == trial.plan.recomputed
-        assert trial.predicted == pytest.approx(trial.measured, rel=0.25), found
+        assert trial.predicted == pytest.approx(trial.measured, rel=0.15), found
     measured = [trial.measured for trial in found]
     assert measured[0] > 1.7 * measured[2] and measured[2] > 1.2 * measured[3] > 1.2 * measured[4]
     assert "binomial, 2 states" in found.table() and len(found) == 6
     assert bptt.try_plans(cell, xs[:3], plans=2)[0].plan.name == "every 2 steps"
+    ys = array(1, 48, 128).astype("float32")  # no loss is asked for that is not there
+    assert bptt.try_plans(cell, xs[:1], loss=lambda y, t: ((y - ys[t - 1]) ** 2).sum())[2].measured > 0
 
 
 def test_wrong_plans_say_what_to_do():

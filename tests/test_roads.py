@@ -17,7 +17,7 @@ from tinygrad_seq.bptt.roads import real_time
 from tinygrad_seq.errors import ArgumentError, GraphError, ShapeError
 from tinygrad_seq.nn import functional as F
 
-T, B, D, H = 6, 2, 3, 4
+T, B, D, H = 4, 2, 2, 3
 WAYS = ("BPTT", "real-time recurrent learning", "BPTT with recomputation", "central differences")
 
 
@@ -143,17 +143,17 @@ def test_float32_agrees_as_far_as_it_can():
 
 
 def test_real_time_learning_holds_as_much_however_long_the_sequence():
-    cell = nn.RNNCell(D, 24, dtype="float64", rng=0)
+    cell = nn.RNNCell(D, 16, dtype="float64", rng=0)
 
     def peak(way, steps):
         xs = array(steps, 2, D)
         return peak_of(lambda: way(Recurrence("test", cell, xs, None, None, None)))
 
     peak(roads.bptt, 2)
-    real = [peak(real_time, steps) for steps in (12, 24)]  # Python keeps up to 2,000 tuples in reserve
-    back = [peak(roads.bptt, steps) for steps in (30, 120)]
-    pieces = [peak(lambda m: roads.in_pieces(m, round(m.T**0.5)), steps) for steps in (36, 144)]
-    assert real[1] < 1.1 * real[0]
+    real = [peak(real_time, steps) for steps in (15, 30)]  # Python keeps up to 2,000 tuples in reserve
+    back = [peak(roads.bptt, steps) for steps in (20, 80)]
+    pieces = [peak(lambda m: roads.in_pieces(m, round(m.T**0.5)), steps) for steps in (25, 100)]
+    assert real[1] < 1.2 * real[0]
     assert 3.3 * back[0] < back[1] < 4.2 * back[0]  # BPTT: linear in T
     assert pieces[1] < 2.8 * pieces[0]  # √T: twice as much for four times the steps
 
@@ -190,7 +190,7 @@ def test_a_wrong_derivative_rule_is_found_out_by_the_differences():
 def test_a_strongly_curved_loss_is_no_lie():
     norm, w = nn.LayerNorm(2, dtype="float64", eps=1e-3), 0.3 * array(2, 2)
     found = bptt.four_roads(lambda x, h, w: norm(h @ w + x), array(T, B, 2), np.zeros((B, 2)), [w]).check()
-    assert 1e-9 < found["central differences"].difference < 6e-6
+    assert 1e-10 < found["central differences"].difference < 6e-6
 
 
 def test_chance_is_found_out_too():
@@ -225,7 +225,7 @@ def test_wrong_calls_say_what_to_do():
     cell = nn.GRUCell(D, H, dtype="float64")
     with pytest.raises(ArgumentError, match=r"loss\(y, t\)"):
         bptt.four_roads(cell, xs, loss=lambda y: y.sum())
-    with pytest.raises(ShapeError, match=r"loss of step 1 is float64 \(2, 4\)"):
+    with pytest.raises(ShapeError, match=r"loss of step 1 is float64 \(2, 3\)"):
         bptt.four_roads(cell, xs, loss=lambda y, t: y)
     with pytest.raises(ArgumentError, match="no leaf"):
         bptt.four_roads(F.rnn_step, xs, np.zeros((B, H)), [tg.ones(3)])

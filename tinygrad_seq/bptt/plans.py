@@ -69,22 +69,30 @@ class Plan:
     @property
     def snapshots(self) -> int:
         """How many states are kept at most, the first one apart."""
-        return max(kept for kept, _ in self.levels())
+        return max(kept for kept, _, _ in self.levels())
 
-    def levels(self) -> list[tuple[int, int]]:
-        """After each action but while a reverse is under way: how many states are kept, how many steps are on the tape."""
-        kept, found = 0, []
-        for a in self.actions:
-            kept += (a.name == "keep") - (a.name == "drop")
-            found.append((kept, a.last - a.first if a.name == "reverse" else 0))
+    def levels(self) -> list[tuple[int, int, int]]:
+        """While each action goes on: how many states are kept, how many are held beside them, how many steps are on the tape.
+
+        Beside them are the state that a piece begins with where it was only reached, and what arrives at and leaves a piece in the sweep.
+        """
+        kept, found, several = {0}, [], self.pieces > 1
+        for name, first, last in self.actions:
+            if name == "keep":
+                kept.add(last)
+            elif name == "drop":
+                kept.discard(last)
+            reverse = name == "reverse"
+            found.append((len(kept) - 1, 2 * (reverse and several) + (reverse and first not in kept), (last - first) * reverse))
         return found
 
-    def peak(self, state: float, step: float, fixed: float = 0, gradient: float = 0) -> float:
-        """The most bytes held at one moment: a state takes `state`, the inside of a step `step`, all else `fixed`.
+    def peak(self, state: float, inside: Callable[[int], float], gradient: float = 0) -> float:
+        """The most bytes held at one moment: a state takes `state`, n steps recorded and swept inside(n).
 
         Where there are several pieces, the gradient found so far, `gradient` bytes, is there while the next piece is swept.
         """
-        return fixed + (gradient if self.pieces > 1 else 0) + max(kept * state + steps * step for kept, steps in self.levels())
+        held = max((kept + beside) * state + (inside(steps) if steps else 0.0) for kept, beside, steps in self.levels())
+        return held + (gradient if self.pieces > 1 else 0)
 
     def __repr__(self) -> str:
         return f"Plan({self.name}: {self.T} steps, {self.snapshots} states kept, {self.recorded} steps on the tape, {self.recomputed} run again)"
@@ -232,12 +240,11 @@ class Trial(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Trials:
-    """Plans side by side. state, step, fixed: the bytes of a state, of the inside of a step, of all else, which the predictions start from."""
+    """Plans side by side. state, inside: the bytes of a state, and of some numbers of steps recorded and swept: what predictions start from."""
 
     trials: tuple[Trial, ...]
     state: int
-    step: float
-    fixed: float
+    inside: dict[int, int]
 
     def __iter__(self) -> Any:
         return iter(self.trials)
@@ -251,7 +258,7 @@ class Trials:
     def table(self) -> str:
         """What was predicted and what was measured, as text."""
         lines = [
-            f"a state {amount(self.state)}, the inside of a step {amount(self.step)}, all else {amount(self.fixed)}",
+            f"a state takes {amount(self.state)}; steps on the tape: {', '.join(f'{n}: {amount(size)}' for n, size in self.inside.items())}",
             f"{'T = ' + str(self.trials[0].plan.T):<22}  {'states':>6}  {'on the tape':>11}  {'peak predicted':>14}  {'measured':>9}"
             f"  {'run again':>9}  {'measured':>8}",
         ]
@@ -280,7 +287,7 @@ def try_plans(
 
     The model, xs, state, weights and loss(y, t) as in `four_roads`. plans: one or a list of what `plan` takes, a pair
     for a number of states, or a Plan.
-    Predictions come from the size of a state and from sweeps over two and over four steps; measured is the whole of each plan.
+    Predictions come from the size of a state and from sweeps over 1, 2, 4 ... at most 64 steps; measured is the whole of each plan.
     """
     recurrence = Recurrence("try_plans", model, xs, state, weights, loss)
     T = recurrence.T
@@ -289,15 +296,9 @@ def try_plans(
         with no_grad():
             after, _ = recurrence.step(1, recurrence.start)
         bytes_of_state = sum(raw(a).nbytes for a in arrays_of(with_arrays(after, arrays_of(after))))
-        probe = (
-            recurrence
-            if T >= 4
-            else Recurrence("try_plans", model, np.resize(recurrence.xs, (4, *recurrence.xs.shape[1:])), state, weights, loss)
-        )
-        carried_out(probe, plan(4, "all"))
-        two, four = (peak_of(lambda n=n: carried_out(probe, plan(n, "all"))) for n in (2, 4))  # type: ignore[misc]
-        step = (four - two) / 2
-        fixed = max(two - 2 * step, 0.0)
+        carried_out(recurrence, plan(T, "square root"))  # what Python keeps from a first run is there
+        some = [2**i for i in range(7) if 2**i <= max(p.recorded for p in made)]
+        inside = {n: peak_of(lambda n=n: carried_out(recurrence, plan(n, "all"))) for n in some}  # type: ignore[misc]
         gradient = sum(w._data.nbytes for w in recurrence.weights.values())
         trials = []
         for p in made:
@@ -305,8 +306,18 @@ def try_plans(
             before = recurrence.steps_run
             measured = peak_of(lambda p=p, found=found: found.append(carried_out(recurrence, p)))  # type: ignore[misc]
             again = recurrence.steps_run - before - T
-            trials.append(Trial(p, p.peak(bytes_of_state, step, fixed, gradient), measured, again, found[0]))
-    return Trials(tuple(trials), bytes_of_state, step, fixed)
+            trials.append(Trial(p, p.peak(bytes_of_state, lambda n: _between(inside, n), gradient), measured, again, found[0]))
+    return Trials(tuple(trials), bytes_of_state, inside)
+
+
+def _between(known: dict[int, int], n: int) -> float:
+    """The value at n on straight lines through what is known, the last of which goes on."""
+    if n in known:
+        return known[n]
+    points = sorted(known)
+    right = next((k for k in points if k > n), points[-1])
+    left = points[points.index(right) - 1]
+    return known[left] + (known[right] - known[left]) * (n - left) / (right - left)
 
 
 def _as_plan(T: int, how: Any) -> Plan:
