@@ -143,8 +143,18 @@ def off_scale(y: Any) -> dict[str, tuple[str, float, Any]]:
     return {"0": ("v", 0.0, y == 0), "∞": ("^", 1.0, np.isposinf(y)), "NaN": ("x", 0.0, np.isnan(y))}
 
 
+def near_the_end(axes: Any) -> bool:
+    """Whether the lines reach so far that a margin around them would leave all numbers."""
+    drawn = [np.abs(line.get_ydata()) for line in axes.get_lines()]
+    sizes = np.concatenate([np.ravel(y) for y in drawn] or [np.zeros(0)])
+    sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
+    return bool(sizes.size) and bool(sizes.max() > 1e280 or sizes.min() < 1e-280)
+
+
 def log_scale(axes: Any, seen: set[str]) -> None:
     """A logarithmic y axis with a faint grid, and what stands at its edges told."""
+    if near_the_end(axes):
+        axes.set_ymargin(0)
     if any(np.isfinite(line.get_ydata()).any() for line in axes.get_lines() if line.get_transform() == axes.transData):
         axes.set_yscale("log")
     axes.grid(axis="y", color=FAINT, alpha=0.3, linewidth=0.5)

@@ -89,8 +89,9 @@ def growth(ws: Any, h0: Any, steps: int = 50) -> Plot:
             matrix = _matrix("growth", w)
             if start.shape != matrix.shape[:1]:
                 raise ArgumentError(message("plot.growth: h0 and W do not fit", expected="h0 (H,), W (H, H)", got=f"{start.shape}, {matrix.shape}"))  # fmt: skip
-            h = dynamics.unfold(lambda s, w: w @ s, start, theta=(matrix,), steps=steps)
-            norms = np.linalg.norm(np.concatenate([start[None], h]), axis=1)
+            with np.errstate(over="ignore", invalid="ignore"):  # what leaves all numbers is shown as such
+                h = dynamics.unfold(lambda s, w: w @ s, start, theta=(matrix,), steps=steps)
+                norms = np.linalg.norm(np.concatenate([start[None], h]), axis=1)
             slope = dynamics.spectral_radius(matrix)
             numbers[name or "norms"], numbers[f"{name}, slope" if name else "slope"] = norms, slope
             seen |= style.log_line(axes, ts, norms, f"{name + ', ' if name else ''}|λ₁| = {slope:.3g}", style.look(k))
@@ -134,6 +135,8 @@ def trajectories(states: Any, *, log: bool = False, labels: Sequence[str] = (), 
                 shown = np.where(np.isfinite(line), line, np.nan)
                 kind = {"color": style.LINES[0], "linewidth": 0.7, "alpha": 0.4} if many else style.look(k)
                 axes.plot(start + np.arange(len(line)), shown, label=labels[k] if k < len(labels) else f"unit {k + 1}", **kind)
+            if style.near_the_end(axes):
+                axes.set_ymargin(0)
             if log:
                 axes.set_yscale("symlog", linthresh=1.0)
             lost = int((~np.isfinite(lines)).any(axis=0).sum())
