@@ -10,18 +10,15 @@ All sizes are this file's own, so every place is known before anything is render
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable
 from itertools import pairwise
 
-from .cards import size_of, text_width
-from .picture import LEAVES, Box, Edge, Picture, Places
-
-Point = tuple[float, float]
+from .arrows import Arrows
+from .cards import size_of
+from .picture import LEAVES, Edge, Picture, Places
 
 ROW_GAP, ATTENTION_GAP, COLUMN_GAP, INSIDE, BESIDE, FOOT = 32.0, 92.0, 12.0, 12.0, 16.0, 27.0
-TIP = 5.5  # of an arrow; by that much a line without one is too short
 ASIDE = 14.0  # how far two cells that nothing connects stand from the middle of their column, to let arrows pass
 UNSEEN = frozenset({"memory", "floor"})
 
@@ -33,10 +30,14 @@ def fits(picture: Picture) -> bool:
 
 def grid(picture: Picture) -> Places:
     """The place of everything."""
-    return _Grid(picture).places
+    return Grid(picture).places
 
 
-class _Grid:
+class Grid:
+    """A picture in rows and columns. places: where everything stands; row, y, x: of a box its row, of a row its height, of a box its distance
+    from the middle of its column; channels: for the arrows that pass a box, at which distance they do.
+    """
+
     def __init__(self, picture: Picture):
         self.picture = picture
         self.boxes = {id: box for id, box in picture.boxes.items() if box.kind not in UNSEEN}
@@ -68,10 +69,7 @@ class _Grid:
         self._set_columns()
         self._set_rows()
         self._set_nodes()
-        for number, edge in self.edges:
-            self.places.lines[number] = line = self._line(number, edge)
-            if edge.look.get("label"):
-                self._set_label(number, edge, line)
+        Arrows(self).draw()
 
     # ---- Rows ----------------------------------------------------------------------------------------------------------------------
 
@@ -292,111 +290,6 @@ class _Grid:
             if self.boxes[leaf].column is None:
                 nodes[leaf] = self._node(leaf, nodes[op][0] - 36 * nodes[op][2] - BESIDE - self.size[leaf][0] / 2)
 
-    # ---- Arrows --------------------------------------------------------------------------------------------------------------------
-
-    def _line(self, number: int, edge: Edge) -> list[Point]:
-        """An arrow as a curve: two points of a straight line, or those of a Bézier spline."""
-        (x1, y1, w1, h1), (x2, y2, w2, h2) = self.places.nodes[edge.source], self.places.nodes[edge.target]
-        if edge.kind == "attend":
-            return self._attention(edge)
-        if edge.kind in ("delayed", "undelayed"):
-            return self._delay(edge)
-        if edge.kind == "across":
-            side, far = (36.0, 30.0) if x2 > x1 else (-36.0, -30.0)
-            start, end = (x1 + side * w1, y1), (x2 - side * w2, y2)
-            return [start, (start[0] + far, y1), (end[0] - far, y2), end]
-        if self.row[edge.source] == self.row[edge.target]:
-            side = 36.0 if x2 > x1 else -36.0
-            return [(x1 + side * w1, y1), (x2 - side * w2, y2)]
-        up = 36.0 if y2 > y1 else -36.0
-        start, end = (x1, y1 + up * h1), (x2, y2 - up * h2)
-        if number in self.channels:
-            return self._past(number, edge, start, end)
-        a, b = self.boxes[edge.source].column, self.boxes[edge.target].column
-        parallel = self.alike[edge.source, edge.target]
-        shift = 8.0 * (parallel.index(number) - (len(parallel) - 1) / 2)
-        if a is not None and b is None and self.row[edge.target] - self.row[edge.source] > 0 and abs(x2 - x1) > 60:
-            return self._to_above(start, (x2, y2, w2, h2))
-        if abs(x1 - x2) > 1 and a == b:  # straight up where there is room for it
-            x = _within(x1, x2, 36 * w2 - 9)
-            if abs(x - x1) < 1e-6:
-                return [(x1 + shift, start[1]), (x1 + shift, _touch(self.boxes[edge.target], x1 + shift - x2, y2, w2, h2, up))]
-            x = _within(x2, x1, 36 * w1 - 9)
-            if abs(x - x2) < 1e-6:
-                return [(x2 + shift, start[1]), (x2 + shift, end[1])]
-        return [(start[0] + shift, start[1]), (end[0] + shift, end[1])]
-
-    def _to_above(self, start: Point, node: tuple[float, float, float, float]) -> list[Point]:
-        """To the side of what stands above all columns, in a flat bow."""
-        (x1, y1), (x2, y2, w2, h2) = start, node
-        side = -36.0 if x2 > x1 else 36.0
-        spread = max(0.3, min(1.0, abs(x2 - x1) / max(self.width, 1.0)))
-        end = (x2 + side * w2, y2 + 10 * h2 - 20 * h2 * spread)
-        return [(x1, y1), (x1 + 0.2 * (x2 - x1), y1 + 0.9 * (end[1] - y1)), (x1 + 0.55 * (end[0] - x1), end[1]), end]
-
-    def _past(self, number: int, edge: Edge, start: Point, end: Point) -> list[Point]:
-        """Up beside the boxes in between."""
-        column = self.boxes[edge.source].column
-        x = self.middle[column] + self.channels[number]
-        low, high = self.row[edge.source] + 1, self.row[edge.target] - 1
-        (x1, y1), (x2, y2) = start, end
-        w1, w2 = self.size[edge.source][0] / 2, self.size[edge.target][0] / 2
-        y3 = self.y[low] - self.tall[low] / 2  # where the boxes in between begin and end
-        y4 = self.y[high] + self.tall[high] / 2
-        near1, near2 = abs(x - x1) < w1 - 6, abs(x - x2) < w2 - 6
-        points: list[Point] = [(x, y1)] if near1 else [(_towards(x1, x, w1), y1)]
-        if not near1:
-            points += [(points[0][0], y1 + 0.6 * (y3 - y1)), (x, y3 - 0.6 * (y3 - y1)), (x, y3)]
-        if near1 and near2:
-            return [(x, y1), (x, y2)]
-        last = (x, y2) if near2 else (x, y4)
-        points += _straight(points[-1], last)
-        if not near2:
-            at = _towards(x2, x, w2)
-            points += [(x, y4 + 0.6 * (y2 - y4)), (at, y2 - 0.6 * (y2 - y4)), (at, y2)]
-        return points
-
-    def _delay(self, edge: Edge) -> list[Point]:
-        """Into the delay straight, and out of it in a bow over its far side."""
-        into = edge.kind == "delayed"
-        delay, cell = (edge.target, edge.source) if into else (edge.source, edge.target)
-        (x1, y1, w1, h1), (x2, y2, w2, _) = self.places.nodes[delay], self.places.nodes[cell]
-        up = 1.0 if self.lift.get(delay, 0.0) > 0 else -1.0
-        if cell != self.behind.get(delay):
-            start, end = (x1, y1 + 36 * h1 * (1 if y2 > y1 else -1)), (x2 + 36 * w2, y2)
-            return [start, (x1, (start[1] + y2) / 2), (x1, y2), end]
-        right, at = x2 + 36 * w2, y2 + _within(y1 - y2, 0, 8)
-        if into:
-            return [(right, at), (x1 - 36 * w1, at)]
-        y, out = y1 + up * 36 * h1, max(abs(y1 - y2), 4) + 36 * h1 - 4
-        edge_of = y2 + up * min(out, self.size[cell][1] / 2 - 5)
-        return [(x1, y), (x1, y + up * 14), (right + 24, edge_of + up * 8), (right, edge_of)]
-
-    def _attention(self, edge: Edge) -> list[Point]:
-        """In the gap between the row of the states and that of the attention."""
-        (x1, y1, _, h1), (x2, y2, w2, h2) = self.places.nodes[edge.source], self.places.nodes[edge.target]
-        up = 36.0 if y2 > y1 else -36.0
-        right = 1.0 if x2 > x1 else -1.0
-        peers = [e.source for _, e in self.edges if e.kind == "attend" and e.target == edge.target]
-        number = peers.index(edge.source) if right > 0 else len(peers) - 1 - peers.index(edge.source)
-        port = 36 * w2 - 10 - number * min(7.0, 24 * w2 / len(peers))
-        a, b = (x1, y1 + up * h1), (x2 - right * port, y2 - up * h2 + up / 36 * TIP)
-        dx, dy = b[0] - a[0], b[1] - a[1]
-        return [a, (a[0] + 0.06 * dx, a[1] + 0.75 * dy), (b[0] - 0.12 * dx, b[1] - 0.75 * dy), b]
-
-    def _set_label(self, number: int, edge: Edge, line: list[Point]) -> None:
-        """Beside the lower end of the arrow; of several arrows with one label, beside the first that passes nothing."""
-        alike = self.alike[edge.source, "label " + edge.label]
-        if number != min(alike, key=lambda n: (n in self.channels, n)):
-            return
-        (x1, y1), (x2, y2) = line[0], line[-1] if len(line) == 2 else line[3]
-        half = text_width(edge.label, 9) / 2 + 5
-        if len(line) == 4 and number not in self.channels:  # a bow that leaves its column
-            self.places.labels[number] = x1 - half if x2 > x1 else x1 + half, y1 + 11
-            return
-        left = self.channels.get(number, 0.0) < 0
-        self.places.labels[number] = (x1 + x2) / 2 + (-half if left else half), y1 + (0.25 if left else 0.45) * min(y2 - y1, 40)
-
 
 def _joined(pairs: Iterable[tuple[str, str]]) -> list[list[str]]:
     """What is connected, together."""
@@ -440,24 +333,3 @@ def _reaches(edges: set[tuple[str, str]], start: str, end: str) -> bool:
         found |= new
         stack += new
     return end in found
-
-
-def _within(x: float, middle: float, reach: float) -> float:
-    return min(max(x, middle - reach), middle + reach)
-
-
-def _towards(x: float, goal: float, half: float) -> float:
-    """A place on the side of a box that looks towards the goal."""
-    return x + (1 if goal > x else -1) * min(max(half - 9, 0), 16, abs(goal - x))
-
-
-def _touch(box: Box, dx: float, y: float, w: float, h: float, up: float) -> float:
-    """The height at which a vertical line meets a box from below; of a circle, its curve."""
-    if box.kind in ("input", "state") and abs(w - h) < 1e-6:
-        r = 36 * w
-        return y - (1 if up > 0 else -1) * math.sqrt(max(r * r - dx * dx, 0.0))
-    return y - up * h
-
-
-def _straight(a: Point, b: Point) -> list[Point]:
-    return [(a[0] + (b[0] - a[0]) * k / 3, a[1] + (b[1] - a[1]) * k / 3) for k in (1, 2, 3)]
