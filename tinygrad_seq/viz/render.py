@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,8 @@ def _by_program(dot: str, kind: str, engine: str) -> bytes | None:
     done = subprocess.run([program, f"-K{engine}", f"-T{kind}"], input=dot.encode(), capture_output=True, check=False)
     if done.returncode != 0:
         raise GraphError(message("draw: Graphviz failed", got=done.stderr.decode(errors="replace").strip()[-500:]))
+    if b"too large" in done.stderr:
+        warnings.warn(f"the picture is too wide for {kind} and was made smaller; .svg and .pdf have no such limit", stacklevel=4)
     return done.stdout
 
 
