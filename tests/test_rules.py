@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.special
+from hypothesis import HealthCheck, Phase, given, settings
+from op_table import Case, Row, rows
 
 import tinygrad_seq as tg
 from tinygrad_seq import ops
@@ -415,3 +417,20 @@ def test_the_rules_of_the_notes_read_as_the_notes_have_them() -> None:
 def test_what_is_no_op_is_refused_with_what_to_do(op: Any, kind: type[Exception], says: str) -> None:
     with pytest.raises(kind, match=re.escape(says)):
         rule(op)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", rows(), ids=str)
+def test_the_nodes_of_every_row_of_the_op_table_have_a_text(row: Row) -> None:
+    @settings(max_examples=5, phases=[Phase.generate], deadline=None, suppress_health_check=list(HealthCheck))
+    @given(row.cases)
+    def tell(case: Case) -> None:
+        args = [tg.Tensor(a, requires_grad=True) if isinstance(a, np.ndarray) and a.dtype == float else a for a in case.args]
+        with np.errstate(all="ignore"):
+            y = row.call(row.op, case._replace(args=tuple(args)))
+        y = y[0] if isinstance(y, tuple) else y
+        if isinstance(y, tg.Tensor) and y.node is not None and y.node.prim is not None:
+            told = rule(y)
+            assert told.gradients and str(told).startswith(told.output)
+
+    tell()
