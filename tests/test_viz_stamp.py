@@ -163,3 +163,9 @@ def test_an_lstm_is_drawn_op_by_op_within_a_second(T):
         assert len(draw(loss, full=True).svg) > 10_000 * T
         taken.append(sum(os.times()[:4]) - sum(before[:4]))  # of this process and of Graphviz, whatever else the machine does
     assert min(taken) < 1
+
+
+@pytest.mark.slow
+def test_a_picture_too_wide_for_png_says_so(tmp_path):
+    with pytest.warns(UserWarning, match=r"too wide for png.*\.svg and \.pdf"):
+        draw(elman(160), full=True).save(tmp_path / "wide.png")

@@ -116,7 +116,7 @@ def _by_program(dot: str, kind: str, engine: str) -> bytes | None:
     if done.returncode != 0:
         raise GraphError(message("draw: Graphviz failed", got=done.stderr.decode(errors="replace").strip()[-500:]))
     if b"too large" in done.stderr:
-        warnings.warn(f"the picture is too wide for {kind} and was made smaller; .svg and .pdf have no such limit", stacklevel=4)
+        warnings.warn(f"the picture is too wide for {kind} and was made smaller; .svg and .pdf have no such limit", stacklevel=5)
     return done.stdout
 
 
