@@ -22,7 +22,7 @@ from ..autodiff import grad
 from ..errors import ArgumentError, ShapeError, message
 from ..frames import enable_grad, mode, no_grad
 from ..graph import Value, box, raw
-from .recurrence import Recurrence, amount, arrays_of, as_leaves, numbers, peak_of, with_arrays
+from .recurrence import Recurrence, amount, arrays_of, as_leaves, numbers, peak_of
 
 
 class Action(NamedTuple):
@@ -295,7 +295,7 @@ def try_plans(
     with enable_grad(), mode("unfolded", True):
         with no_grad():
             after, _ = recurrence.step(1, recurrence.start)
-        bytes_of_state = sum(raw(a).nbytes for a in arrays_of(with_arrays(after, arrays_of(after))))
+        bytes_of_state = sum(raw(a).nbytes for a in arrays_of(after))
         carried_out(recurrence, plan(T, "square root"))  # what Python keeps from a first run is there
         some = [2**i for i in range(7) if 2**i <= max(p.recorded for p in made)]
         inside = {n: peak_of(lambda n=n: carried_out(recurrence, plan(n, "all"))) for n in some}  # type: ignore[misc]

@@ -149,12 +149,6 @@ def arrays_of(state: Any) -> list[Any]:
     return found
 
 
-def with_arrays(state: Any, arrays: Any) -> Any:
-    """The same nesting with other arrays."""
-    left = iter(arrays)
-    return each_part(lambda x: next(left) if is_array(raw(x)) else x, state)
-
-
 def as_leaves(state: Any) -> Any:
     """The same numbers as leaves, to differentiate by."""
     return each_part(lambda x: box(raw(x), leaf(raw(x))) if is_array(raw(x)) else x, state)
