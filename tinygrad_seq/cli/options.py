@@ -65,7 +65,7 @@ def network(text: str) -> str:
     """The name of a network that is built in, or of a function."""
     if text in NAMES or ":" in text:
         return text
-    near = difflib.get_close_matches(text.lower(), NAMES, 1, 0.4)
+    near = difflib.get_close_matches(text.lower(), NAMES, 1, 0.6)
     hint = f"did you mean {near[0]!r}? There are" if near else "there are"
     raise argparse.ArgumentTypeError(f"{text!r} is no network; {hint} {', '.join(NAMES)}, and {OWN} for your own")
 
