@@ -71,6 +71,32 @@ class Mine(nn.Module):
         return tg.tanh(self.w(x) + self.u(h))
 
 
+class Bahdanau(nn.Module):
+    """Its decoder looks at both directions of the encoder before every step."""
+
+    def __init__(self):
+        self.encoder, self.decoder = nn.GRU(3, 4, bidirectional=True, rng=0), nn.GRUCell(11, 4, rng=1)
+        self.attention = nn.AdditiveAttention(4, 8, 5, rng=2)
+
+    def forward(self, xs, ys):
+        memory, _ = self.encoder(xs)
+        h, losses = tg.zeros((2, 4)), []
+        for y in tg.steps(ys, start=len(xs) + 1):
+            context, _ = self.attention(h, memory)
+            h = self.decoder(tg.concatenate([y, context], axis=-1), h)
+            losses.append((h**2).mean())
+        return sum(losses)
+
+
+class Language(nn.Module):
+    def __init__(self):
+        self.embed, self.rnn, self.out = nn.Embedding(7, 3, rng=0), nn.LSTM(3, 4, rng=1), nn.Linear(4, 7, rng=2)
+
+    def forward(self, ids):
+        hs, _ = self.rnn(self.embed(ids))
+        return nn.functional.cross_entropy(self.out(hs), np.roll(ids, -1, 0))
+
+
 def elman(T=3):
     rng = np.random.default_rng(0)
     w_x, w_h, b, w_y = (
@@ -102,6 +128,8 @@ NETS = {
 OTHERS = {
     "lengths": lambda: Tagger(nn.RNN(3, 4, num_layers=2, bidirectional=True, rng=0), 8)(data(3, 2, 3), lengths=[3, 2]),
     "attention": lambda: Translator()(data(4, 2, 3), data(3, 2, 3, seed=1)),
+    "attention before the cell": lambda: Bahdanau()(data(4, 2, 3), data(3, 2, 3, seed=1)),
+    "language": lambda: Language()(np.arange(8).reshape(4, 2) % 7),
     "the last state": lambda: (nn.LSTM(3, 4, rng=0)(data(3, 2, 3))[1][0] ** 2).mean(),
     "all states": lambda: (nn.RNN(3, 4, bidirectional=True, rng=0)(data(3, 2, 3))[0] ** 2).mean(),
 }
@@ -142,7 +170,7 @@ def test_collapsing_any_boxes_and_expanding_them_keeps_every_edge(name, choose):
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("wishes", [{"cells": True}, {"collapse": "Linear"}, {"cells": True, "open": "*"}, {"collapse": "*"}])
 def test_every_level_hides_edges_and_loses_none(name, wishes):
-    if wishes == {"collapse": "Linear"} and name in ("elman", "the last state", "all states"):
+    if wishes == {"collapse": "Linear"} and name in ("elman", "attention before the cell", "the last state", "all states"):
         pytest.skip("no Linear in it")
     values = tape(ALL[name]())
     whole, closed = read(values), read(values, **wishes)
@@ -197,6 +225,20 @@ def test_padding_is_masked_inside_the_cells():
     picture = read(tape(OTHERS["lengths"]()), cells=True)
     labels = Counter(box.label.split(" ")[0] for box in picture.boxes.values() if box.column is not None)
     assert labels["where"] == 0 and labels["RNN"] == 12 and labels["concat"] == 6
+
+
+def test_a_sequence_is_embedded_in_the_column_of_every_step():
+    picture = read(tape(OTHERS["language"]()), cells=True)
+    assert Counter((box.label, box.column) for box in cells_of(picture)) == Counter(
+        {**{(label, t): 1 for label in ("Embedding", "LSTM") for t in (1, 2, 3, 4)}, ("Linear", None): 1}
+    )
+
+
+def test_without_time_the_innermost_modules_are_cells_and_what_is_between_them_stays_open():
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, rng=0)
+    picture = read(tape((layer(data(3, 2, 8)) ** 2).mean()), cells=True)
+    labels = {box.label for box in cells_of(picture)}
+    assert labels == {"MultiheadAttention", "LayerNorm norm1", "LayerNorm norm2", "Linear linear1", "Linear linear2"}
 
 
 def test_a_state_runs_from_cell_to_cell_once_for_every_step():
@@ -296,6 +338,12 @@ def test_a_net_that_differs_at_one_step_is_refused_by_the_step_and_the_differenc
         draw(OTHERS["lengths"](), level="folded")
 
 
+@pytest.mark.parametrize("overlay", [{"gradients": True}, {"values": True}, {"gates": True}, {"sensitivity": 1}])
+def test_what_is_of_one_step_is_not_written_on_the_picture_of_all(overlay):
+    with pytest.raises(ArgumentError, match=f"(?s){next(iter(overlay))}.*folded.*level='cells'"):
+        draw(NETS["rnn"](), level="folded", **overlay)
+
+
 def test_there_must_be_something_to_fold():
     x = tg.tensor(2.0, requires_grad=True)
     with pytest.raises(GraphError, match="no loop over time"):
@@ -322,6 +370,16 @@ def test_attention_runs_from_every_state_to_every_reader_as_wide_as_its_weight()
     assert len(edges) == 12 and f"at most {expected.max():.2f}" in picture.remarks[0]
 
 
+def test_attention_before_the_cell_reads_the_state_of_the_step_before_and_both_directions():
+    picture = read(tape(OTHERS["attention before the cell"]()), cells=True)
+    lanes = [{picture.boxes[id].label for id in lane if picture.boxes[id].kind == "cell"} for lane in picture.lanes]
+    assert lanes == [{"GRU →"}, {"GRU ←"}, {"GRUCell"}]
+    across = [(picture.boxes[e.source].label, picture.boxes[e.target].label) for e in picture.edges if e.kind == "across"]
+    assert across == [("GRUCell", "AdditiveAttention")] * 2
+    attended = Counter(picture.boxes[e.source].label for e in picture.edges if e.kind == "attend")
+    assert attended == {"GRU →": 12, "GRU ←": 12}
+
+
 def test_encoder_and_decoder_stand_side_by_side_in_one_lane():
     picture = read(tape(OTHERS["attention"]()), cells=True)
     (lane,) = picture.lanes
@@ -334,7 +392,7 @@ def test_encoder_and_decoder_stand_side_by_side_in_one_lane():
 @pytest.mark.parametrize("level", ["cells", "folded"])
 @pytest.mark.parametrize("name", ALL)
 def test_no_boxes_or_labels_overlap_and_columns_are_in_the_order_of_time(name, level):
-    if level == "folded" and name in ("lengths", "attention"):
+    if level == "folded" and name in ("lengths", "attention", "attention before the cell"):
         pytest.skip("its steps differ")
     assert complaints(draw(ALL[name](), level=level).svg) == []
 

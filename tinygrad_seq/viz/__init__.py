@@ -65,6 +65,21 @@ def draw(
     """
     if level not in LEVELS:
         raise ArgumentError(message(f"draw: there is no level {level!r}", expected="'ops', 'cells' or 'folded'"))
+    given = {
+        "values": values,
+        "gradients": gradients,
+        "light": light,
+        "truncation": truncation,
+        "gates": gates,
+        "sensitivity": sensitivity,
+    }
+    of_steps = [name for name, value in given.items() if value is not None and value is not False]
+    if level == "folded" and of_steps:
+        raise ArgumentError(
+            message(
+                f"draw: {of_steps[0]} of which step? A folded loop is drawn once for all of them", do="level='cells' or level='ops'"
+            )
+        )
     drawn: list[Any] = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
     for value in [*drawn, *(path or ())]:
         require_recorded(value, "draw")
