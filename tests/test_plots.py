@@ -15,7 +15,7 @@ from tinygrad_seq.errors import ArgumentError, MissingDependencyError
 from tinygrad_seq.nn import functional as F
 
 matplotlib = pytest.importorskip("matplotlib", reason="plots need matplotlib: pip install 'tinygrad_seq[viz]'")
-from tinygrad_seq.plot import gradients, style  # noqa: E402
+from tinygrad_seq.plot import style  # noqa: E402
 
 T, B, D, H = 6, 2, 3, 4
 RNG = np.random.default_rng(0)
@@ -211,11 +211,11 @@ def test_the_gated_path_is_the_product_of_the_forget_gates() -> None:
 
 
 def test_a_deep_network_of_sigmoids_loses_half_a_decade_a_layer_and_one_of_tanh_none() -> None:
-    found = {name: deep_gradients(f) for name, f in (("sigmoid", tg.sigmoid), ("tanh", tg.tanh))}
-    figure, numbers = tg.plot.depth(found)
-    assert -0.8 < numbers["sigmoid, decades per layer"] < -0.5 < -0.05 < numbers["tanh, decades per layer"] < 0.05
-    for axes, (name, given) in zip(figure.axes, found.items(), strict=True):
-        by_hand = [np.array([np.sqrt((row**2).sum()) for row in g.numpy()]) for g in given]
+    losses = {name: deep_network(f) for name, f in (("sigmoid", tg.sigmoid), ("tanh", tg.tanh))}
+    figure, numbers = tg.plot.depth({name: tg.bptt.neuron_norms(*found) for name, found in losses.items()})
+    assert 0.8 > numbers["sigmoid, decades lost"] > 0.5 > 0.05 > abs(numbers["tanh, decades lost"])
+    for axes, (name, (loss, ws)) in zip(figure.axes, losses.items(), strict=True):
+        by_hand = [np.array([np.sqrt((row**2).sum()) for row in g.numpy()]) for g in tg.grad(loss, ws)]
         for ours, theirs in zip(numbers[name], by_hand, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-12)
         np.testing.assert_allclose(axes.get_lines()[0].get_ydata(), [np.median(n) for n in by_hand], rtol=1e-12)
@@ -224,23 +224,18 @@ def test_a_deep_network_of_sigmoids_loses_half_a_decade_a_layer_and_one_of_tanh_
     assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
 
 
-def deep_gradients(activation: Any, depth: int = 8, width: int = 96) -> list[Any]:
+def deep_network(activation: Any, depth: int = 8, width: int = 96) -> tuple[Any, list[Any]]:
     rng = np.random.default_rng(0)
     x, ws = tg.tensor(rng.normal(size=(32, width))), []
     for _ in range(depth):
         ws.append(tg.tensor(rng.normal(size=(width, width)) / np.sqrt(width), requires_grad=True))
         x = activation(x @ ws[-1].T)
-    return tg.grad((x**2).mean(), ws)
+    return (x**2).mean(), ws
 
 
-def test_decades_per_layer_of_a_straight_line() -> None:
-    assert gradients.decades_per_layer([10.0**k * np.ones(3) for k in range(5)]) == pytest.approx(-1)
-    assert np.isnan(gradients.decades_per_layer([np.zeros(3), np.zeros(3)]))
-
-
-def test_a_gradient_that_is_not_there_is_told() -> None:
-    with pytest.raises(ArgumentError, match=r"(?s)plot.depth.*None: call loss.backward\(\) first"):
-        tg.plot.depth([np.ones((2, 2)), None])
+def test_norms_of_neurons_are_asked_for() -> None:
+    with pytest.raises(ArgumentError, match=r"(?s)plot.depth: a list.*tg.bptt.neuron_norms\(loss, model\)"):
+        tg.plot.depth([np.ones((2, 2))])
 
 
 # ---- Systems -------------------------------------------------------------------------------------------------------------------------

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import to_numpy
-from ..bptt import GatedPath, GradientFlow, Ledger, TemporalJacobians
+from ..bptt import GatedPath, GradientFlow, Ledger, NeuronNorms, TemporalJacobians
 from ..bptt import flow as flow_of
 from ..errors import ArgumentError, message
-from ..graph import Value, raw
+from ..graph import Value
 from . import style
 from .style import Plot
 
@@ -258,53 +257,35 @@ def gated_path(path: GatedPath, row: int = 0) -> Plot:
         return Plot(figure, numbers)
 
 
-def depth(gradients: Any) -> Plot:
+def depth(found: Any) -> Plot:
     """How large the gradient of a neuron's incoming weights is in every layer of a deep network, from the output to the input.
 
-        tg.plot.depth({"sigmoid": [layer.weight.grad for layer in net], "relu": [...]})
+        tg.plot.depth({"sigmoid": tg.bptt.neuron_norms(loss_1, net_1), "relu": tg.bptt.neuron_norms(loss_2, net_2)})
 
-    gradients: dE/dW of every layer from input to output, each (outputs, inputs), a row for each neuron; or several such lists by name, side by
-    side on one logarithmic scale. The line is the median over the neurons of a layer, the dark band holds four fifths of them, the light one all.
+    found: what `tg.bptt.neuron_norms` returned, or several of them by name, side by side on one logarithmic scale. The line is the median over
+    the neurons of a layer, the dark band holds four fifths of them, the light one all.
 
-    numbers: of each network the norms, a list of arrays (neurons,), from input to output; "..., decades per layer": the slope of the log of the
-    medians, below 0 where the gradient shrinks on its way back.
+    numbers: of each network the norms, a list of arrays (neurons,), from the input to the output; "..., decades lost": powers of ten a layer.
     """
-    networks = style.named(gradients, "lists of gradients")
+    networks = style.named(found, "norms of neurons")
     numbers: dict[str, Any] = {}
     with style.styled("depth") as library:
         figure, parts = style.panels(library, len(networks), (2.9 if len(networks) > 1 else 5.0, 2.8), sharey=True)
-        for axes, (name, given) in zip(parts, networks.items(), strict=True):
-            norms = [_by_neuron(g) for g in (given.values() if isinstance(given, Mapping) else given)]
-            layers = np.arange(1, len(norms) + 1)
-            numbers[name or "norms"] = norms
-            slope = decades_per_layer(norms)
-            numbers[f"{name}, decades per layer" if name else "decades per layer"] = slope
-            seen = style.log_line(axes, layers, [np.median(n) for n in norms], "median", style.look(0))
+        for axes, (name, one) in zip(parts, networks.items(), strict=True):
+            if not isinstance(one, NeuronNorms):
+                raise ArgumentError(
+                    message(f"plot.depth: a {type(one).__name__}", expected="what tg.bptt.neuron_norms(loss, model) returns")
+                )
+            numbers[name or "norms"] = list(one.norms)
+            numbers[f"{name}, decades lost" if name else "decades lost"] = one.decades_lost
+            layers = np.arange(1, len(one.norms) + 1)
+            seen = style.log_line(axes, layers, one.medians, "median", style.look(0))
             for low, high, alpha in ((0, 100, 0.12), (10, 90, 0.3)):
-                ends = [[np.percentile(n[n > 0], q) if (n > 0).any() else np.nan for n in norms] for q in (low, high)]
+                ends = [[np.percentile(n[n > 0], q) if (n > 0).any() else np.nan for n in one.norms] for q in (low, high)]
                 axes.fill_between(layers, *ends, color=style.LINES[0], alpha=alpha, linewidth=0)
             style.log_scale(axes, seen)
-            axes.set_xlim(len(norms) + 0.5, 0.5)  # from the output to the input
+            axes.set_xlim(len(layers) + 0.5, 0.5)  # from the output to the input
             style.whole_numbers(axes.xaxis)
-            axes.set_title(f"{name + ': ' if name else ''}{slope:+.2f} decades a layer")
-        _outer_labels(parts, "layer, output → input", "norm of dE/dW of a neuron")
+            axes.set_title(f"{name + ': ' if name else ''}{one.decades_lost:.2f} decades lost a layer")
+        _outer_labels(parts, "layer, output → input", "norm of dL/dW of a neuron")
         return Plot(figure, numbers)
-
-
-def _by_neuron(gradient: Any) -> Any:
-    array = to_numpy(raw(gradient))
-    if gradient is None or np.ndim(array) != 2:
-        what = "None: call loss.backward() first" if gradient is None else f"shape {np.shape(array)}"
-        raise ArgumentError(
-            message("plot.depth: a gradient that is no matrix", expected="dE/dW (outputs, inputs) of every layer", got=what)
-        )
-    return np.linalg.norm(array.astype(np.float64), axis=1)
-
-
-def decades_per_layer(norms: Sequence[Any]) -> float:
-    """By which power of ten the median norm changes per layer on the way from the output to the input: a straight line through the logarithms."""
-    medians = np.array([np.median(n) for n in norms])
-    sound = np.isfinite(medians) & (medians > 0)
-    if sound.sum() < 2:
-        return float("nan")
-    return float(-np.polyfit(np.arange(len(norms))[sound], np.log10(medians[sound]), 1)[0])
