@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import shlex
 import subprocess
 import sys
 from importlib import metadata
@@ -233,6 +234,22 @@ def test_help_is_short_and_its_examples_run(command: str, folder: Path, capsys: 
             assert cli.main(example.split()) == 0, example
             out = re.search(r"-o (\S+)", example)
             assert out is None or (folder / out[1]).stat().st_size > 100
+    sys.modules.pop("model", None)
+
+
+def test_the_commands_of_the_readme_run(folder: Path, capsys: Any) -> None:
+    (folder / "model.py").write_text(MODEL)
+    sys.modules.pop("model", None)
+    readme = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```sh\n(.*?)```", readme.partition("## Look inside")[2].partition("\n## ")[0], re.DOTALL)
+    commands = [shlex.split(line, comments=True) for line in block.splitlines()]
+    assert {command[1] for command in commands} == {"draw", "ledger", "flow", "doctor"}
+    for program, *arguments in commands:
+        assert program == "tinygrad-seq"
+        code = cli.main(arguments)
+        assert code == int("BROKEN" in capsys.readouterr().out)
+        if "-o" in arguments:
+            assert (folder / arguments[arguments.index("-o") + 1]).stat().st_size > 1000
     sys.modules.pop("model", None)
 
 
