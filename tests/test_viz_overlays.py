@@ -15,7 +15,9 @@ import tinygrad_seq as tg
 from tinygrad_seq.errors import ArgumentError, GraphError
 from tinygrad_seq.graph import node_of
 from tinygrad_seq.viz import draw, gates
-from tinygrad_seq.viz.gradients import norm_of, number
+from tinygrad_seq.viz.gradients import flow_of
+from tinygrad_seq.viz.norms import norm_of, number
+from tinygrad_seq.viz.unfold import read
 
 X = [0.9, -0.4, 0.7, 0.3, -0.6, 0.5]
 
@@ -132,6 +134,43 @@ def test_hidden_steps_show_the_norm_of_the_sum_of_their_terms(level):
     assert len(hidden) == 25 and told[-1] == f"Σ {number(np.linalg.norm(sum(hidden)))}"
 
 
+def test_attention_sends_every_state_its_own_part_of_the_gradient():
+    encoder, attention, h, states = Cell(), tg.nn.BilinearAttention(4, 4, rng=2), tg.zeros((2, 4)), []
+    for x in tg.steps(data(rng(), 3, 2, 3)):
+        h = encoder(x, h)
+        states.append(h)
+    memory = tg.stack(states)
+    for y in tg.steps(data(rng(), 2, 2, 4)):
+        context, _ = attention(h + y, memory)
+        h = h + context
+    loss = (h**2).sum()
+    picture = read([loss], cells=True)
+    flow, parts = flow_of([loss], picture), tg.grad(loss, memory).numpy()
+    by_reader = {}
+    for edge in picture.edges:
+        if edge.kind == "attend":
+            by_reader.setdefault(edge.target, []).append(flow.edge(edge, picture.boxes[edge.source], picture.boxes[edge.target]))
+    assert [len(norms) for norms in by_reader.values()] == [3, 3]
+    upper, lower = np.sum([*by_reader.values()], axis=0), np.abs(np.subtract(*by_reader.values()))
+    norms = np.linalg.norm(parts.reshape(3, -1), axis=1)
+    assert (norms <= upper * (1 + 1e-6)).all() and (norms >= lower * (1 - 1e-6)).all()  # two parts of one sum
+
+
+def test_one_reader_sends_back_the_whole_gradient_of_what_it_attends_to():
+    encoder, attention, h, states = Cell(), tg.nn.BilinearAttention(4, 4, rng=2), tg.zeros((2, 4)), []
+    for x in tg.steps(data(rng(), 3, 2, 3)):
+        h = encoder(x, h)
+        states.append(h)
+    memory = tg.stack(states)
+    for y in tg.steps(data(rng(), 1, 2, 4)):
+        context, _ = attention(tg.tanh(h + y), memory)
+    loss = (context**2).sum()
+    picture = read([loss], cells=True)
+    flow = flow_of([loss], picture)
+    found = [flow.edge(e, picture.boxes[e.source], picture.boxes[e.target]) for e in picture.edges if e.kind == "attend"]
+    assert found == pytest.approx(np.linalg.norm(tg.grad(loss, memory).numpy().reshape(3, -1), axis=1), rel=1e-5)
+
+
 # ---- One weight -----------------------------------------------------------------------------------------------------------------------
 
 
@@ -210,7 +249,7 @@ def test_numbers_are_refused_where_one_step_stands_for_all():
     model = tg.nn.RNN(3, 4, rng=0)
     hs, _ = model(data(rng(), 3, 2, 3))
     for overlay in ({"gradients": True}, {"values": True}, {"light": model.weight_hh_l0}, {"sensitivity": 1}):
-        with pytest.raises(ArgumentError, match="one step for all"):
+        with pytest.raises(ArgumentError, match="of which step"):
             draw((hs**2).sum(), level="folded", **overlay)
 
 

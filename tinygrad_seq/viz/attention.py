@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..graph import raw, value_of
-from .gradients import mix
+from .norms import mix
 from .picture import Box, Edge, Picture
 
 PASSING = frozenset({"stack", "concatenate"})

@@ -17,8 +17,8 @@ from ..backend import to_numpy
 from ..errors import ArgumentError, GraphError, message
 from ..frames import enable_grad
 from ..graph import MultiNode, Node, Output, Value, box, leaf, node_of, raw, toposort, value_of
-from .gradients import mix, number
 from .names import below, identity
+from .norms import mix, number
 from .picture import LEAVES, Box, Picture, Use
 
 OPEN, CLOSED = "○", "—"

@@ -7,7 +7,6 @@ each is told apart in grey, too. An edge along which no gradient flows stays as 
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ import numpy as np
 
 from ..autodiff import Step, steps_of_backward
 from ..graph import Node, Value, node_of, toposort
+from .attended import attended_by, attention_norms
+from .norms import mix, norm_of, number
 from .picture import Box, Edge, Picture, Use
 
 FAINT, FULL, INFINITE, NOT_A_NUMBER, NONE = "#f3c9cf", "#c62f4b", "#6a1b9a", "#000000", "#cfd7e6"
@@ -44,7 +45,7 @@ class Flow:
 
     def edge(self, edge: Edge, source: Box, target: Box) -> float | None:
         """The norm on an edge; None where no gradient flows."""
-        if edge.bundle:
+        if edge.bundle or edge.kind == "attend":
             return self.bundles.get(id(edge))
         if edge.kind == "carry":
             return None if target.tape is None else self.carried.get(target.tape)
@@ -61,6 +62,7 @@ def flow_of(outputs: Iterable[Value], picture: Picture) -> Flow:
     copies = copies_of(picture)
     drawn_for = Counter(copies.values())  # without time, one box stands for all uses of a weight
     hidden = {use: what for what, several in picture.unseen.items() for use in several}
+    attended = attended_by(picture)
     together = {one.use: edge for edge in picture.edges for one in edge.bundle if one.use is not None}
     uses: dict[Use, float] = {}
     arrived: dict[Node, Any] = {}
@@ -80,6 +82,8 @@ def flow_of(outputs: Iterable[Value], picture: Picture) -> Flow:
                     uses[use] = norm_of(term)
                 if drawn_for[copies.get(use, "")] > 1:
                     add(copies[use], term)
+                if use in attended:
+                    add(attended[use], term)
                 if use in together:
                     add((id(together[use]), source), term)
                 if use in across:
@@ -99,6 +103,7 @@ def flow_of(outputs: Iterable[Value], picture: Picture) -> Flow:
     for key, term in sums.items():
         if key[0] in wide:
             bundles[key[0]] = math.hypot(bundles.get(key[0], 0.0), norm_of(term))
+    bundles |= attention_norms(picture, sums)
     flow = Flow(uses, carried, terms, unseen, bundles, 0.0)
     drawn = (flow.edge(edge, picture.boxes[edge.source], picture.boxes[edge.target]) for edge in picture.edges)
     shown = [norm for norm in (*drawn, *terms.values()) if norm is not None and math.isfinite(norm)]
@@ -127,19 +132,6 @@ def copies_of(picture: Picture) -> dict[Use, str]:
     kinds = {box.id: box.kind for box in picture.all_boxes()}
     drawn = (edge for edge in picture.all_edges() if edge.use is not None and kinds[edge.source] == "weight")
     return {edge.use: chips.get(edge.source, edge.source) for edge in drawn if edge.use is not None}
-
-
-def norm_of(x: Any) -> float:
-    """The Euclidean norm of an array, without overflow and underflow on the way."""
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        squares = float((x * x).sum())
-        if 1e-30 < squares < 1e30:
-            return math.sqrt(squares)
-        largest = float(abs(x).max()) if x.size else 0.0
-        if largest == 0 or not math.isfinite(largest):
-            return largest
-        scaled = x / largest
-        return largest * math.sqrt(float((scaled * scaled).sum()))
 
 
 def show_gradients(picture: Picture, outputs: Iterable[Value], told_already: Container[str] = ()) -> None:
@@ -183,18 +175,9 @@ def show_gradients(picture: Picture, outputs: Iterable[Value], told_already: Con
         ("", "violet: infinite", math.isinf),
         ("", "dotted: not a number", math.isnan),
     ]
+    picture.remarks = [text for text in picture.remarks if not text.startswith("green")]  # of attention, which is red now
     remark = f"red: the gradient that flows back, as wide and as dark as its norm (at most {number(flow.largest)})"
     picture.remarks.append("; ".join([remark, *(text for _, text, which in signs if any(map(which, seen)))]))
-
-
-def number(x: float, digits: int = 2) -> str:
-    """A number in a few characters."""
-    if not math.isfinite(x):
-        return "NaN" if math.isnan(x) else "−∞" if x < 0 else "∞"
-    if x == 0:
-        return "0"
-    text = f"{x:.{digits - 1}e}" if abs(x) < 1e-3 else f"{x:.{digits}g}"
-    return re.sub(r"e([+-])0?(\d)", r"e\1\2", text).replace("e+", "e").replace("-", "−")
 
 
 def look_of(norm: float, share: float) -> dict[str, object]:
@@ -206,12 +189,6 @@ def look_of(norm: float, share: float) -> dict[str, object]:
     if norm == 0:
         return {"color": "#d98c9a", "penwidth": 1, "style": "dashed"}
     return {"color": mix(FAINT, FULL, share), "penwidth": f"{1 + 5 * share:.2f}"}
-
-
-def mix(a: str, b: str, share: float) -> str:
-    """The colour `share` of the way from a to b."""
-    pairs = zip(bytes.fromhex(a[1:]), bytes.fromhex(b[1:]), strict=True)
-    return "#" + "".join(f"{round(p + (q - p) * share):02x}" for p, q in pairs)
 
 
 def add_hidden_copies(picture: Picture, notes: dict[tuple[str, int], list[str]]) -> list[str]:

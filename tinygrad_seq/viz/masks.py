@@ -6,7 +6,7 @@ from typing import Any
 
 from ..backend import to_numpy
 from ..graph import Node, node_of, raw
-from .gradients import mix
+from .norms import mix
 from .picture import Picture
 
 MASK, EDGE, COLUMN, ENDED = "#d4d8df", "#8f96a3", "#f8fafd", "#d4d8df"

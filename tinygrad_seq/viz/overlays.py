@@ -9,7 +9,7 @@ import numpy as np
 
 from ..graph import raw, value_of
 from .cards import card
-from .gradients import number
+from .norms import number
 from .picture import Box, Picture
 
 
