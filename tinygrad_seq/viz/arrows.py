@@ -42,6 +42,8 @@ class Arrows:
             return [start, (start[0] + far, y1), (end[0] - far, y2), end]
         if self.grid.row[edge.source] == self.grid.row[edge.target]:
             side = 36.0 if x2 > x1 else -36.0
+            if self.grid.alike.get((edge.target, edge.source)):  # one forwards, one backwards
+                y1 = y2 = y1 + (8 if x2 > x1 else -8)
             return [(x1 + side * w1, y1), (x2 - side * w2, y2)]
         up = 36.0 if y2 > y1 else -36.0
         start, end = (x1, y1 + up * h1), (x2, y2 - up * h2)
