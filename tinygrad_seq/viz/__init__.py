@@ -43,7 +43,8 @@ def draw(
     """Draw the graph that computed `outputs`: one column per time step, states on rails, a copy of a weight for every use.
 
     The steps are those of `tg.scan` and `tg.steps`, or the calls of a module in a plain `for` loop; a compiled `tg.scan` is opened, and drawn
-    as it would be inside `tg.unfolded()`. A graph without steps is drawn as it is. Of more than 12 steps the first three and the last two are shown, with full=True all.
+    as it would be inside `tg.unfolded()`. A graph without steps is drawn as it is. Of more than 12 steps the first three and the last two are
+    shown, with full=True all.
 
     What is written on the picture, one of them or several:
 
@@ -69,6 +70,7 @@ def draw(
         "values": values,
         "gradients": gradients,
         "light": light,
+        "path": path,
         "truncation": truncation,
         "gates": gates,
         "sensitivity": sensitivity,
@@ -85,14 +87,6 @@ def draw(
         require_recorded(value, "draw")
     tape = cut = _cut_tape(drawn, truncation)
     numbers = values or gradients or gates or light is not None or sensitivity is not None
-    if level == "folded" and (numbers or path is not None or truncation is not None):
-        raise ArgumentError(
-            message(
-                "draw: a folded loop is one step for all of them, and its numbers differ",
-                expected="shapes and dtypes",
-                do="level='cells' draws every step",
-            )
-        )
     moved = per_step(opened([*tape, *(path or ())], time_loop, checked=numbers))
     tape, ends = moved[: len(tape)], moved[len(tape) :]
     picture = read(tape, full=full, cells=level != "ops", collapse=collapse, open=open, folded=level == "folded")
