@@ -149,7 +149,7 @@ def flow(found: Any, *, heat: bool = False) -> Plot:
         _outer_labels(parts, "t, the step of the state", None if heat else f"norm of {states}")
         if heat:
             style.bar(figure, image, parts, f"norm of {states}")
-            style.key(figure, seen)
+            style.key(figure, seen, blank="no state at that step")
         else:
             style.legend(figure, parts)
         return Plot(figure, numbers)

@@ -157,6 +157,8 @@ def log_scale(axes: Any, seen: set[str]) -> None:
         axes.set_ymargin(0)
     if any(np.isfinite(line.get_ydata()).any() for line in axes.get_lines() if line.get_transform() == axes.transData):
         axes.set_yscale("log")
+    else:
+        axes.set_yticks([])
     axes.grid(axis="y", color=FAINT, alpha=0.3, linewidth=0.5)
     axes.set_axisbelow(True)
     if seen:
@@ -184,7 +186,6 @@ def whole_numbers(axis: Any) -> None:
 # ---- Heat maps -------------------------------------------------------------------------------------------------------------------------
 
 HATCHES = {"0": "....", "∞": "xxxx", "NaN": "////"}
-MEANINGS = {"0": "zero", "∞": "infinite", "NaN": "not a number", "blank": "nothing arrives"}
 
 
 def colour_map() -> Any:
@@ -261,19 +262,20 @@ def lightness(colour: Sequence[float]) -> float:
     return 116 * (y ** (1 / 3) if y > 216 / 24389 else (24389 / 27 * y + 16) / 116) - 16
 
 
-def key(figure: Any, seen: set[str]) -> None:
-    """Beneath the figure: what squares mean that are no colour of the scale."""
+def key(figure: Any, seen: set[str], blank: str = "nothing arrives") -> None:
+    """Beneath the figure: what squares mean that are no colour of the scale. blank: what white means."""
     from matplotlib.patches import Patch
 
-    names = [name for name in MEANINGS if name in seen]
+    meanings = {"0": "zero", "∞": "infinite", "NaN": "not a number", "blank": blank}
+    names = [name for name in meanings if name in seen]
     squares = [Patch(facecolor=PAPER, edgecolor=TEXT, hatch=HATCHES.get(name), linewidth=0.5) for name in names]
     if names:
-        figure.legend(squares, [MEANINGS[name] for name in names], loc="outside lower center", ncols=len(names))
+        figure.legend(squares, [meanings[name] for name in names], loc="outside lower center", ncols=len(names))
 
 
 def bar(figure: Any, image: Any, axes: Any, label: str) -> None:
     """The scale of colours, on the right of these axes."""
-    scale = figure.colorbar(image, ax=axes, shrink=0.9, pad=0.02, aspect=24)
+    scale = figure.colorbar(image, ax=axes, shrink=0.9, pad=0.02, aspect=30)
     scale.ax.tick_params(which="minor", labelsize=7)
     scale.outline.set_visible(False)
     scale.set_label(label)
