@@ -203,9 +203,6 @@ tg.draw((hs**2).sum(), level="cells", gates=True, sensitivity=1)""",
 ]
 
 
-FONT = ' font-family="Helvetica,sans-Serif"'
-
-
 def drawn(entry: Entry, scope: dict[str, Any]) -> Any:
     """Run the code of an entry; what its last line draws."""
     tree = ast.parse(entry.code)
@@ -232,7 +229,8 @@ def main(docs: Path) -> None:
     for entry in ENTRIES:
         path = drawn(entry, scope).save(folder / f"{entry.name}.svg")
         text = re.sub(r"<!--.*?-->\n", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
-        text = text.replace(FONT, "").replace("<svg ", f"<svg{FONT} ", 1)  # told once
+        for same in (' font-family="Helvetica,sans-Serif"', ' text-anchor="middle"'):  # said once for all
+            text = text.replace(same, "").replace("<svg ", f"<svg{same} ", 1)
         path.write_text(text.rstrip() + "\n", encoding="utf-8", newline="\n")
         print(f"{path}  {path.stat().st_size / 1024:.0f} KiB")
     (docs / "gallery.md").write_text(page(), encoding="utf-8", newline="\n")
