@@ -443,6 +443,24 @@ def test_no_name_changes_the_structure_whatever_is_written(name):
     assert all(any(line.strip() in text for text in texts) for line in name.split("\n"))
 
 
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_name_changes_the_structure_of_cells(name):
+    pygraphviz = pytest.importorskip("pygraphviz", reason="pygraphviz reads the text back")
+    graphs = []
+    for given in ("W_h", name):
+        cell, h = Cell(), tg.zeros((2, 4))
+        cell.h.weight.name = given
+        for x in tg.steps(data(rng(), 2, 2, 3)):
+            h = cell(x, h)
+        drawing = draw((h**2).mean(), level="cells", gradients=True, light=cell.h.weight)
+        graphs.append(pygraphviz.AGraph(string=drawing.dot))
+    assert graphs[0].nodes() == graphs[1].nodes() and sorted(graphs[0].edges()) == sorted(graphs[1].edges())
+    assert [g.name for g in graphs[0].subgraphs()] == [g.name for g in graphs[1].subgraphs()]
+    seen = svg_checks.read(drawing.svg)
+    texts = [label.text for label in [*seen.captions, *(x for node in seen.nodes for x in node.labels)]]
+    assert all(sum(line.strip() in text for text in texts) >= 3 for line in name.split("\n"))  # two chips and the heading
+
+
 @pytest.mark.parametrize(
     "overlay", [{"values": True}, {"shapes": True, "dtypes": True}, {"gradients": True}, {"sensitivity": 1}, {"gates": True}]
 )

@@ -216,7 +216,8 @@ def _cluster(
 
 def _placed(picture: Picture, box: Box, places: Places) -> str:
     x, y, width, height = places.nodes[box.id]
-    return _box(picture, box).removesuffix("];") + f' pos="{x:.1f},{y:.1f}" width={width:.3f} height={height:.3f}];'
+    size = f"width={width + 5e-4:.3f} height={height + 5e-4:.3f}" if box.look.get("shape") != "plain" else "fixedsize=false"
+    return _box(picture, box).removesuffix("];") + f' pos="{x:.1f},{y:.1f}" {size}];'
 
 
 def _box(picture: Picture, box: Box) -> str:
