@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import shutil
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +21,7 @@ from tinygrad_seq import nn
 from tinygrad_seq.errors import ArgumentError, GraphError
 from tinygrad_seq.fusion import opened
 from tinygrad_seq.scan import time_loop
-from tinygrad_seq.viz import draw
+from tinygrad_seq.viz import draw, render
 from tinygrad_seq.viz.cells import collapse, expand
 from tinygrad_seq.viz.grid import grid
 from tinygrad_seq.viz.per_step import per_step
@@ -473,3 +474,28 @@ def test_the_page_of_pictures_is_what_its_tool_writes():
     pictures = sorted(path.stem for path in (docs / "gallery").iterdir())
     assert pictures == sorted(entry.name for entry in scope["ENTRIES"])
     assert sum(path.stat().st_size for path in (docs / "gallery").iterdir()) < 1_000_000
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    st.sampled_from([nn.RNN, nn.LSTM, nn.GRU]),
+    st.integers(1, 3),
+    st.booleans(),
+    st.sampled_from([1, 2, 5, 14]),
+    st.booleans(),
+    st.sampled_from([None, "layer 0"]),
+)
+def test_nothing_overlaps_whatever_the_layers_directions_and_lengths(kind, layers, bidirectional, T, ragged, opened):
+    net = Tagger(kind(3, 4, num_layers=layers, bidirectional=bidirectional, rng=0), 8 if bidirectional else 4)
+    loss = net(data(T, 2, 3), **({"lengths": [T, T - 1]} if ragged else {}))
+    drawing = draw(loss, level="cells", open=opened or ())
+    assert complaints(drawing.svg) == []
+
+
+def test_an_invisible_edge_that_graphviz_loses_is_no_failure():
+    if shutil.which("dot") is None:
+        pytest.skip("needs the program dot")
+    shown = draw(tagger(nn.GRU, 14, num_layers=2), level="cells", open="layer 0").svg
+    assert shown.count('class="node"') > 100
+    with pytest.raises(GraphError, match="Graphviz failed"):
+        render.render("digraph g { a -> ", "svg")

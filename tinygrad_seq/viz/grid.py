@@ -286,9 +286,11 @@ class Grid:
             self.x |= {id: nodes[id][0] for id in ids}
             self._spread(ids)
             nodes.update({id: self._node(id, self.x[id]) for id in ids})
+        left = {op: nodes[op][0] - 36 * nodes[op][2] for op in self.beside.values()}
         for leaf, op in self.beside.items():
             if self.boxes[leaf].column is None:
-                nodes[leaf] = self._node(leaf, nodes[op][0] - 36 * nodes[op][2] - BESIDE - self.size[leaf][0] / 2)
+                nodes[leaf] = self._node(leaf, left[op] - BESIDE - self.size[leaf][0] / 2)
+                left[op] -= BESIDE + self.size[leaf][0]
 
 
 def _joined(pairs: Iterable[tuple[str, str]]) -> list[list[str]]:
