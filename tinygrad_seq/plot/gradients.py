@@ -148,7 +148,7 @@ def flow(found: Any, *, heat: bool = False) -> Plot:
                 style.whole_numbers(axes.xaxis)
         _outer_labels(parts, "t, the step of the state", None if heat else f"norm of {states}")
         if heat:
-            style.bar(figure, image, parts, f"norm of {states}")
+            style.bar(figure, image, parts, "norm of the gradient" if " or " in states else f"norm of {states}")
             style.key(figure, seen, blank="no state at that step")
         else:
             style.legend(figure, parts)
@@ -286,6 +286,6 @@ def depth(found: Any) -> Plot:
             style.log_scale(axes, seen)
             axes.set_xlim(len(layers) + 0.5, 0.5)  # from the output to the input
             style.whole_numbers(axes.xaxis)
-            axes.set_title(f"{name + ': ' if name else ''}{one.decades_lost:.2f} decades lost a layer")
+            axes.set_title(f"{name + ': ' if name else ''}{round(one.decades_lost, 2) + 0.0:.2f} decades lost a layer")
         _outer_labels(parts, "layer, output → input", "norm of dL/dW of a neuron")
         return Plot(figure, numbers)

@@ -193,7 +193,7 @@ def training(history: Any, *, smooth: int = 50) -> Plot:
         for axes, (key, label) in zip(others, below, strict=True):
             axes.set_ylabel(label)
             if key == "norms" and any((of(n, key) > 0).any() for n in runs):
-                axes.set_yscale("log")
+                style.log_scale(axes, set())
         top.set_ylabel("loss")
         (others or [top])[-1].set_xlabel("step of the optimizer")
         style.whole_numbers((others or [top])[-1].xaxis)

@@ -157,6 +157,7 @@ def log_scale(axes: Any, seen: set[str]) -> None:
         axes.set_ymargin(0)
     if any(np.isfinite(line.get_ydata()).any() for line in axes.get_lines() if line.get_transform() == axes.transData):
         axes.set_yscale("log")
+        axes.tick_params(axis="y", which="minor", labelsize=6.5)
     else:
         axes.set_yticks([])
     axes.grid(axis="y", color=FAINT, alpha=0.3, linewidth=0.5)
