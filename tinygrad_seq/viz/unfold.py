@@ -68,6 +68,9 @@ class _Unfolding:
     def __init__(self, loops: Loops, picture: Picture):
         self.loops, self.picture = loops, picture
         self.made: dict[Any, str] = {}  # what is drawn only once
+        self.hidden: dict[
+            tuple[Node, str], tuple[str, int] | None
+        ] = {}  # views of leaves in steps left out, and what they are called
         self.number_of = {id(state): number for number, state in enumerate(loops.states)}
 
     def draw(self) -> None:
@@ -169,8 +172,7 @@ class _Unfolding:
         once: Any = None
         if source is not None:
             box.tape = leaf = loops.names.owner(arg)
-            view = loops.views[source].text if source in loops.views else ""
-            view += f"[{arg.index}]" if isinstance(arg, Output) else ""
+            view = self._view(arg, source)
             box.kind, box.family, box.label = "weight", loops.names.family(leaf), loops.names.of(leaf) + view
             once = None if self.picture.columns else (source, view)  # a graph without time shows a leaf once
         else:
@@ -179,34 +181,59 @@ class _Unfolding:
             box.label = loops.sequence[key] + names.below(time)
             if not key[3]:  # a mask is a copy of its own beside its use
                 box.kind, once = "input", (loops.same.get(key, key), time)
-        if not self._shown(node):
-            if box.kind == "weight":
-                self.picture.unseen.setdefault((box.label, box.family), []).append(use)
-            return self._box(node)
         if once is None:
             return self._add(box)
         if once not in self.made:
             self.made[once] = self._add(box)
         return self.made[once]
 
+    def _view(self, arg: Any, source: Node) -> str:
+        """What is written behind the name of a leaf."""
+        view = self.loops.views[source].text if source in self.loops.views else ""
+        return view + (f"[{arg.index}]" if isinstance(arg, Output) else "")
+
+    def _hide(self, arg: Any, use: Use) -> None:
+        """Remember a use of a weight in a step that is left out."""
+        loops, source = self.loops, node_of(arg)
+        assert source is not None
+        leaf = loops.names.owner(arg)
+        what = leaf, self._view(arg, source)
+        if what not in self.hidden:  # data of a step is no weight
+            key = loops.sequence_key(arg)
+            label = loops.names.of(leaf) + what[1], loops.names.family(leaf)
+            self.hidden[what] = None if key is not None and key in loops.sequence else label
+        called = self.hidden[what]
+        if called is not None:
+            self.picture.unseen.setdefault(called, []).append(use)
+
     # ---- Edges ---------------------------------------------------------------------------------------------------------------------
 
     def _arguments(self, node: Node) -> None:
-        """One edge for every argument of an op."""
+        """One edge for every argument of an op; of a hidden one, what meets the steps that are shown, and its weights."""
         loops, target = self.loops, self._box(node)
+        if target == "more":
+            for position, arg in enumerate(loops.args[node]):
+                source, use = node_of(arg), (node, position)
+                if use in loops.state_of:
+                    self._take_state(loops.state_of[use], use, target)
+                elif source in loops.sums:
+                    continue
+                elif source is not None and source not in loops.args:
+                    self._hide(arg, use)
+                elif source is not None and self._box(source) != target:
+                    self._connect(Edge(self._box(source), target, "more"), once=True)
+            return
         summed = node in loops.sums or node in loops.totals
         for position, arg in enumerate(loops.args[node]):
             source, use = node_of(arg), (node, position)
             folded = source in loops.sums or (summed and names.value_of_constant(arg) == "0")
-            if arg is None or folded or (self._shown(node) and self._number(use) is not None):
+            if arg is None or folded or self._number(use) is not None:
                 continue
             if use in loops.state_of:
                 self._take_state(loops.state_of[use], use, target)
             elif source is None or source not in loops.args:
-                copy = self._leaf(arg, use)
-                if self._shown(node):
-                    self._connect(Edge(copy, target, use=use))
-            elif self._shown(node) and self._shown(source):
+                self._connect(Edge(self._leaf(arg, use), target, use=use))
+            elif self._shown(source):
                 times = {loops.times.get(node), loops.times.get(source)} - {None}
                 self._connect(Edge(self._box(source), target, "jump" if len(times) > 1 else "plain", use=use))
             elif self._box(source) != target:
