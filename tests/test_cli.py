@@ -74,6 +74,12 @@ def folder(tmp_path, monkeypatch):
         sys.modules.pop(name, None)
 
 
+@pytest.fixture
+def figures():
+    """What writes figures is there."""
+    pytest.importorskip("matplotlib", reason="figures need matplotlib: pip install 'tinygrad_seq[viz]'")
+
+
 def told(capsys: Any, *arguments: str) -> str:
     """What a command that fails with code 1 says on stderr."""
     assert cli.main(list(arguments)) == 1
@@ -189,7 +195,6 @@ def test_a_mistake_in_ones_own_network_is_told(target: str, folder: Path, capsys
         (["ledger", "mine:losses"], r"which weight\?.*one of W_h, W_x.*--weight W_h"),
         (["ledger", "mine:losses", "--weight", "Q"], r"no weight called 'Q'"),
         (["ledger", "mine:states", "--weight", "W_h"], r"it returned \(3,\).*a loss, which is a scalar"),
-        (["ledger", "rnn", "-o", "a.gif"], r"'a\.gif' names no format of a plot"),
         (["flow", "mine:single"], r"flow"),
     ],
 )
@@ -220,7 +225,7 @@ def test_wrong_arguments_leave_with_code_2(arguments: list[str], words: str, cap
 
 
 @pytest.mark.parametrize("command", ["draw", "ledger", "flow", "doctor"])
-def test_help_is_short_and_its_examples_run(command: str, folder: Path, capsys: Any) -> None:
+def test_help_is_short_and_its_examples_run(command: str, folder: Path, figures: None, capsys: Any) -> None:
     (folder / "model.py").write_text(MODEL)
     sys.modules.pop("model", None)
     with pytest.raises(SystemExit) as left:
@@ -237,7 +242,7 @@ def test_help_is_short_and_its_examples_run(command: str, folder: Path, capsys: 
     sys.modules.pop("model", None)
 
 
-def test_the_commands_of_the_readme_run(folder: Path, capsys: Any) -> None:
+def test_the_commands_of_the_readme_run(folder: Path, figures: None, capsys: Any) -> None:
     (folder / "model.py").write_text(MODEL)
     sys.modules.pop("model", None)
     readme = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
@@ -274,14 +279,19 @@ def test_ledger_of_ones_own_losses_is_split_by_them(folder: Path, capsys: Any) -
     assert "the terms of 1 use" in capsys.readouterr().out
 
 
-def test_flow_compares_networks_and_functions(folder: Path, capsys: Any) -> None:
-    pytest.importorskip("matplotlib", reason="the figure needs matplotlib")
+def test_flow_compares_networks_and_functions(folder: Path, figures: None, capsys: Any) -> None:
     assert cli.main(["flow", "rnn", "mine:loss", "--steps", "5", "-o", "a.png"]) == 0
     shown = capsys.readouterr().out
     defaults = {**SIZES, "steps": 5, "inputs": 3, "hidden": 16, "loss": "last"}
     for name in ("rnn", "mine:loss"):
         assert f"{name}: {tg.bptt.flow(recorded(name, defaults, {}).loss).table()}" in shown
     assert shown.endswith("\n\na.png\n") and (folder / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_table_is_printed_before_a_figure_that_cannot_be_written(folder: Path, figures: None, capsys: Any) -> None:
+    assert cli.main(["ledger", "rnn", "-o", "a.gif"]) == 1
+    shown = capsys.readouterr()
+    assert "Row t: the loss of step t" in shown.out and "'a.gif' names no format of a plot" in shown.err
 
 
 def test_a_pipe_that_closes_early_loses_no_file(folder: Path) -> None:
