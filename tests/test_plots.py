@@ -160,6 +160,17 @@ def test_a_layer_looks_the_same_in_every_panel() -> None:
         np.testing.assert_array_equal(curve(figure.axes[1], name), numbers[f"LSTM, {name}"])
 
 
+def test_zeros_are_told_in_their_panel_alone_and_every_column_has_its_steps() -> None:
+    loss = (network_with() ** 2).sum()
+    first_only = (network_with()[0] ** 2).sum()  # no later state matters
+    figure, _ = tg.plot.flow({"a": loss, "b": first_only, "c": loss, "d": loss})
+    assert [[text.get_text() for text in axes.texts] for axes in figure.axes] == [[], ["▽ zero"], [], []]
+    figure.draw_without_rendering()
+    assert [bool(axes.get_xlabel()) for axes in figure.axes] == [False, True, True, True]
+    assert [axes.xaxis.get_tick_params()["labelbottom"] for axes in figure.axes] == [False, True, True, True]
+    assert [bool(axes.get_ylabel()) for axes in figure.axes] == [True, False, False, True]
+
+
 def test_the_first_layer_is_the_lowest_row_of_a_heat_map() -> None:
     found = tg.bptt.flow((network_with(num_layers=2) ** 2).sum())
     figure, _ = tg.plot.flow(found, heat=True)

@@ -142,9 +142,10 @@ def flow(found: Any, *, heat: bool = False) -> Plot:
                 image, extra = _flow_as_heat(axes, network, times, colours)
                 seen |= extra
             else:
+                strange: set[str] = set()
                 for line in network:
-                    seen |= style.log_line(axes, line.times, line.norms, line.name, looks[line.name])
-                style.log_scale(axes, seen)
+                    strange |= style.log_line(axes, line.times, line.norms, line.name, looks[line.name])
+                style.log_scale(axes, strange)
                 style.whole_numbers(axes.xaxis)
         _outer_labels(parts, "t, the step of the state", None if heat else f"norm of {states}")
         if heat:
@@ -186,10 +187,10 @@ def _flow_as_heat(axes: Any, network: GradientFlow, times: Any, colours: Any) ->
 
 
 def _outer_labels(parts: Sequence[Any], x: str, y: str | None) -> None:
-    """Axis labels at the outer panels alone."""
-    for axes in parts:
+    """Axis labels at the outer panels alone: those with nothing below, those with nothing on their left."""
+    for k, axes in enumerate(parts):
         place = axes.get_subplotspec()
-        if place.rowspan.stop == place.get_gridspec().nrows or axes is parts[-1]:
+        if k + place.get_gridspec().ncols >= len(parts):
             axes.set_xlabel(x)
         if y and place.is_first_col():
             axes.set_ylabel(y)

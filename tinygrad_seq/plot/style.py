@@ -104,6 +104,8 @@ def panels(library: Any, count: int, size: tuple[float, float], most: int = 3, *
     found = figure.subplots(rows, columns, squeeze=False, **shared).ravel().tolist()
     for axes in found[count:]:
         axes.remove()
+    for axes in found[max(0, count - columns) : count]:  # what stands above an empty place has its own numbers
+        axes.tick_params(labelbottom=True)
     return figure, found[:count]
 
 
