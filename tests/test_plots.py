@@ -299,6 +299,22 @@ def test_trajectories_of_scalars_saturate_or_blow_up() -> None:
             np.testing.assert_array_equal(curve(axes, label), numbers[name][:, k])
 
 
+@pytest.mark.parametrize("modulus", [0.9, 1.0, 1.1])
+def test_the_eigenvalue_panels_real_ones_do_not_oscillate_and_pairs_do(modulus: float) -> None:
+    turn = np.array([[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]])
+    systems = {"real": modulus * np.diag([1, 0.5]), "pair": modulus * turn}
+    paths = {name: F.dynamics.unfold(lambda h, w: w @ h, np.ones(2), theta=(w,), steps=40) for name, w in systems.items()}
+    figure, numbers = tg.plot.trajectories(paths, start=1)
+    real, pair = (curve(axes, "unit 1") for axes in figure.axes)
+    np.testing.assert_allclose(real, modulus ** np.arange(1, 41), rtol=1e-12)
+    np.testing.assert_allclose(np.linalg.norm(numbers["pair"], axis=1), np.sqrt(2) * modulus ** np.arange(1, 41), rtol=1e-12)
+    assert (np.diff(np.sign(real)) != 0).sum() == 0 and (np.diff(np.sign(pair)) != 0).sum() == 5  # 40 steps of 0.4 are 2.5 turns
+    _, spectra = tg.plot.spectrum(systems)
+    np.testing.assert_allclose(np.abs(spectra["pair"]), modulus)
+    assert spectra["pair"].imag.all() and not spectra["real"].imag.any()
+    assert figure.axes[0].get_lines()[0].get_xdata()[0] == 1
+
+
 def test_a_trajectory_that_leaves_all_numbers_is_told() -> None:
     with np.errstate(over="ignore"):
         path = 10.0 ** (np.arange(400.0)[:, None] * [1, 0.01])

@@ -126,6 +126,14 @@ tg.plot.spectrum({"random": 1.1 * scaled["random"], "symmetric": 0.9 * scaled["s
 tg.plot.growth(ws, rng.normal(size=24), steps=80)""",
     ),
     Entry(
+        "panels",
+        "Eigenvalue panels",
+        "h_t = W h_(t-1) with two units: a real largest eigenvalue and a pair of complex ones, of modulus 0.9, 1 and 1.1.",
+        """pair = np.array([[np.cos(0.4), np.sin(0.4)], [-np.sin(0.4), np.cos(0.4)]])
+systems = {f"λ = {r:g}, 0.5": np.diag([r, 0.5]) for r in (0.9, 1, 1.1)} | {f"λ = {r:g} exp(± 0.4i)": r * pair for r in (0.9, 1, 1.1)}
+tg.plot.trajectories({name: states(np.array, W.T, [1, 1], 40) for name, W in systems.items()})""",
+    ),
+    Entry(
         "trajectories",
         "Saturation",
         "h_t = f(1.1 h_(t-1)) from four starts: a sigmoid forgets its start at once, tanh remembers the sign, ReLU blows up or dies.",

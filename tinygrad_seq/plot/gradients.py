@@ -147,7 +147,7 @@ def flow(found: Any, *, heat: bool = False) -> Plot:
                     strange |= style.log_line(axes, line.times, line.norms, line.name, looks[line.name])
                 style.log_scale(axes, strange)
                 style.whole_numbers(axes.xaxis)
-        _outer_labels(parts, "t, the step of the state", None if heat else f"norm of {states}")
+        style.outer_labels(parts, "t, the step of the state", None if heat else f"norm of {states}")
         if heat:
             style.bar(figure, image, parts, "norm of the gradient" if " or " in states else f"norm of {states}")
             style.key(figure, seen, blank="no state at that step")
@@ -184,16 +184,6 @@ def _flow_as_heat(axes: Any, network: GradientFlow, times: Any, colours: Any) ->
     style.ticks(axes.yaxis, network.names)
     axes.invert_yaxis()  # the first layer below, as networks are drawn
     return image, seen
-
-
-def _outer_labels(parts: Sequence[Any], x: str, y: str | None) -> None:
-    """Axis labels at the outer panels alone: those with nothing below, those with nothing on their left."""
-    for k, axes in enumerate(parts):
-        place = axes.get_subplotspec()
-        if k + place.get_gridspec().ncols >= len(parts):
-            axes.set_xlabel(x)
-        if y and place.is_first_col():
-            axes.set_ylabel(y)
 
 
 def jacobians(found: Any, t: int | None = None, *, of: str | None = None, by: str | None = None) -> Plot:
@@ -288,5 +278,5 @@ def depth(found: Any) -> Plot:
             axes.set_xlim(len(layers) + 0.5, 0.5)  # from the output to the input
             style.whole_numbers(axes.xaxis)
             axes.set_title(f"{name + ': ' if name else ''}{round(one.decades_lost, 2) + 0.0:.2f} decades lost a layer")
-        _outer_labels(parts, "layer, output → input", "norm of dL/dW of a neuron")
+        style.outer_labels(parts, "layer, output → input", "norm of dL/dW of a neuron")
         return Plot(figure, numbers)

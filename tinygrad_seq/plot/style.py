@@ -109,6 +109,16 @@ def panels(library: Any, count: int, size: tuple[float, float], most: int = 3, *
     return figure, found[:count]
 
 
+def outer_labels(parts: Sequence[Any], x: str, y: str | None) -> None:
+    """Axis labels at the outer panels alone: those with nothing below, those with nothing on their left."""
+    for k, axes in enumerate(parts):
+        place = axes.get_subplotspec()
+        if k + place.get_gridspec().ncols >= len(parts):
+            axes.set_xlabel(x)
+        if y and place.is_first_col():
+            axes.set_ylabel(y)
+
+
 # ---- Lines -----------------------------------------------------------------------------------------------------------------------------
 
 

@@ -143,8 +143,7 @@ def trajectories(states: Any, *, log: bool = False, labels: Sequence[str] = (), 
             axes.set_title((name if name in given else "") + (f" ({lost} of {lines.shape[1]} leave all numbers)" if lost else ""))
             axes.axhline(0, color=style.FAINT, linewidth=0.5)
             style.whole_numbers(axes.xaxis)
-            axes.set_xlabel("t, steps")
-        parts[0].set_ylabel("state h_t")
+        style.outer_labels(parts, "t, steps", "state h_t")
         if all(lines.shape[1] <= 8 for lines in numbers.values()):
             style.legend(figure, parts)
             figure.set_figwidth(figure.get_figwidth() + 1.0)
