@@ -163,6 +163,25 @@ def with_attention() -> Case:
     return total, dict(encoder.named_parameters()) | {f"out_{k}": p for k, p in cell.named_parameters()}
 
 
+def one_weight_in(layers: bool) -> Callable[[], Case]:
+    """Two layers, or an encoder and a decoder, of one weight: loops over tg.steps after each other."""
+
+    def make() -> Case:
+        W, V = (tg.Tensor(0.5 * numbers(H, H, seed=k), requires_grad=True) for k in (1, 2))
+        zeros = tg.zeros((B, H), dtype="float64")
+        h, hs, total = zeros, [], tg.tensor(0.0, dtype="float64")
+        for x in tg.steps(numbers(T, B, H)):
+            h = tg.tanh(x @ V + h @ W)
+            hs.append(h)
+        h = zeros if layers else h
+        for x, y in tg.steps(list(zip(hs if layers else numbers(T, B, H, seed=4), numbers(T, B, H, seed=5), strict=True))):
+            h = tg.tanh(x @ V + h @ W)
+            total = total + ((h - y) ** 2).sum()
+        return total, {"W": W, "V": V}
+
+    return make
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "rnn": layer(nn.RNN), "lstm": layer(nn.LSTM), "gru": layer(nn.GRU), "relu": layer(nn.RNN, nonlinearity="relu"),
     "stacked": layer(nn.LSTM, num_layers=2), "bidirectional": layer(nn.GRU, bidirectional=True), "taps": layer(nn.RNN, taps=2),
@@ -170,6 +189,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "peepholes": peepholes, "tied": tied, "two cells": two_cells, "encoder, decoder": encoder_and_decoder, "lengths": with_lengths,
     "no batch": without_a_batch, "calls": calls_of_a_cell, "called twice": a_layer_called_twice, "loops in a loop": loops_in_a_loop,
     "own cell": own_cell, "embedded": embedded, "attention": with_attention,
+    "layers of one weight": one_weight_in(layers=True), "one weight reads and writes": one_weight_in(layers=False),
 }  # fmt: skip
 each_case = pytest.mark.parametrize("case", CASES)
 

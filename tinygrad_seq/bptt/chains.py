@@ -21,7 +21,7 @@ class Chain:
 
     place: the modules and loops around it. times: the time of each state. names: of the parts of a state, h first. states[k][j]: part j of
     the state at times[k]; None where it is not on the tape, an array where it is a constant. reads: for each use of a state by the step
-    after it, an op and the position of the argument, which state and part that is.
+    after it, an op and the position of the argument, which state and part that is. begun: the first state is what the first step began with.
     """
 
     place: str
@@ -31,6 +31,7 @@ class Chain:
     shapes: list[tuple[int, ...]]
     dtype: Any
     reads: dict[tuple[Node, int], tuple[int, int]] = field(default_factory=dict)
+    begun: bool = False
     problem: GraphError | None = None  # why the loop has no states of one form
 
     @property

@@ -1,8 +1,9 @@
 """The steps of a tape in the order in which its loops run, and what one step hands to a later one.
 
 A step is what a loop says it is (`scan`, `tg.steps`); where no loop says anything, the k-th call of a cell that reads what its call before
-made. A loop counts its own steps, 1, 2, ..., so a layer that reads from the end counts from the end; one that starts from where another
-ended (a decoder, the next piece of a sequence) counts on. A running total, to which steps only add, is no state and has no time.
+made (`calls`). A loop counts its own steps, 1, 2, ..., so a layer that reads from the end counts from the end; one that starts from where
+another ended (a decoder, the next piece of a sequence) counts on. A loop within the steps of one that carries a state is a part of these
+steps. A running total, to which steps only add, is no state and has no time.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import NamedTuple
 
 from ..frames import Frame
 from ..graph import Node, node_of
+from .calls import calls_of
 
 Origins = dict[
     int, tuple[int, int]
@@ -32,32 +34,50 @@ class Handed(NamedTuple):
 class Clock:
     """The loops of a tape, given in topological order.
 
-    at: the step of a node, as the loops run; times: the same as the loop tells it. handed: what steps hand to later ones. steps: how many
-    there are. mixed: whether a loop reads one that runs the other way, as in a stack of bidirectional layers.
+    at: the step of a node, as the loops run; times: the same as the loop tells it. frames: of the steps, by node. handed: what steps hand to
+    later ones. steps: how many there are. mixed: whether a loop reads one that runs the other way, as in a stack of bidirectional layers.
+    unclear: a module whose calls share weights such that nobody can tell what is time and what is depth.
     """
 
     def __init__(self, tape: Sequence[Node]):
         self.tape = tape
-        self.loops: list[list[Frame]] = []  # the frames of their steps
-        self._place: dict[Frame, tuple[int, int]] = {}  # frame of a step -> its loop, and the how-manieth of it
-        told = self._steps_told()
-        self._number(told.values())
+        self.unclear: Frame | None = None
+        told, self.frames = self._steps_told(), dict[Node, Frame]()
+        while True:
+            self.loops: list[list[Frame]] = []  # the frames of their steps
+            self._place: dict[Frame, tuple[int, int]] = {}  # frame of a step -> its loop, and the how-manieth of it
+            self._number(told.values())
+            self._here = {node: self._place[frame] for node, frame in told.items()}
+            reads = self._reads()
+            if not (inner := self._inner(reads)):
+                break
+            told = {node: inner.get(self._place[frame][0], {}).get(frame, frame) for node, frame in told.items()}
         silent = len(self.loops)
-        frames = told | self._calls(told)
-        self._here = {node: self._place[frame] for node, frame in frames.items()}
+        self.frames = told | self._calls(told)
+        self._here = {node: self._place[frame] for node, frame in self.frames.items()}
         for node in totals(tape, self._here):
             del self._here[node]
         reads = self._reads()
         recurrent = {self._here[node][0] for node, _, came in reads if self._here[node][0] in came}
         if len(self.loops) > silent:  # calls that read nothing of each other are no steps
             self._here = {node: (k, i) for node, (k, i) in self._here.items() if k < silent or k in recurrent}
+            self.frames = {node: frame for node, frame in self.frames.items() if node in self._here}
+            self._between({k for k in recurrent if k >= silent})
             reads = self._reads()
         self.mixed = any(self._turned(k, self._here[node][0]) for node, _, came in reads for k in came)
         self.starts = [0] * len(self.loops)  # how many steps were taken before a loop
         self.handed = self._handed(reads)
         self.at = {node: self.starts[loop] + i for node, (loop, i) in self._here.items()}
-        self.times = {node: frames[node].step or i for node, (_, i) in self._here.items()}
+        self.times = {node: self._told(node, i) for node, (_, i) in self._here.items()}
         self.steps = max(self.at.values(), default=0)
+
+    def loop_of(self, node: Node) -> int:
+        """The number of the loop that a node is a step of."""
+        return self._here[node][0]
+
+    def _told(self, node: Node, i: int) -> int:
+        step = self.frames[node].step if node in self.frames else None
+        return i if step is None else step
 
     # ---- Steps -------------------------------------------------------------------------------------------------------------------
 
@@ -89,49 +109,80 @@ class Clock:
 
     def _number(self, frames: Iterable[Frame]) -> None:
         """Sort the frames of steps into loops: within one parent, a loop begins where a step is not the next."""
-        running: dict[Frame | None, list[Frame]] = {}
+        running: dict[Frame | None, int] = {}
         for frame in dict.fromkeys(frames):  # in tape order
-            loop = running.get(frame.parent, [])
-            by = [b.step - a.step for a, b in pairwise([*loop[-2:], frame])]  # type: ignore[operator]
-            if not by or abs(by[-1]) != 1 or by[0] != by[-1]:
-                loop = running[frame.parent] = []
-                self.loops.append(loop)
-            loop.append(frame)
-            self._place[frame] = len(self.loops) - 1, len(loop)
+            k = running.get(frame.parent)
+            by = [] if k is None else [b.step - a.step for a, b in pairwise([*self.loops[k][-2:], frame])]  # type: ignore[operator]
+            if k is None or abs(by[-1]) != 1 or by[0] != by[-1]:
+                k = running[frame.parent] = len(self.loops)
+                self.loops.append([])
+            self.loops[k].append(frame)
+            self._place[frame] = k, len(self.loops[k])
+
+    def _inner(self, reads: Sequence[tuple[Node, int, Origins]]) -> dict[int, dict[Frame, Frame]]:
+        """The loops that run within the steps of a loop with a state of its own: they are of these steps.
+
+        By number the frames of their steps, each with the step around.
+        """
+        around = {
+            loop: {self._place[f][0]: f for f in frames[0].path()[:-1] if f in self._place}
+            for loop, frames in enumerate(self.loops)
+        }
+        states = set()
+        for node, _, came in reads:
+            loop, i = self._here[node]
+            for k in came.keys() & {loop, *around[loop]}:
+                if came[k][1] < (i if k == loop else self._place[around[loop][k]][1]):
+                    states.add(k)
+        outermost = {loop: next((f for k, f in outer.items() if k in states), None) for loop, outer in around.items()}
+        return {loop: dict.fromkeys(self.loops[loop], f) for loop, f in outermost.items() if f is not None}
 
     def _calls(self, told: dict[Node, Frame]) -> dict[Node, Frame]:
-        """For nodes outside of every step: the call of a module that was called again and again, and is a step if its calls read each other.
-
-        Modules of one loop are called in turn: the k-th calls of all of them are step k. A call with steps inside of it is none.
-        """
-        around = {outer for step in set(told.values()) for outer in step.path()}
-        calls: dict[tuple[Frame | None, int], dict[Frame, None]] = defaultdict(dict)
-        paths: dict[Frame, list[Frame]] = {}
-        for node in self.tape:
-            if node not in told and node.frame is not None and node.frame not in paths:
-                paths[node.frame] = node.frame.path()
-                for f in paths[node.frame]:
-                    if f.owner is not None and not isinstance(f.owner, str) and not f.backward and f not in around:
-                        calls[f.parent, id(f.owner)][f] = None
-        loops = [sorted(frames, key=lambda f: f.call) for frames in calls.values() if len(frames) > 1]
-        known: dict[tuple[Frame | None, int], list[tuple[int, list[Frame]]]] = defaultdict(list)
-        for loop in sorted(loops, key=lambda loop: loop[0].call):
-            alike = known[loop[0].parent, len(loop)]
-            k = next((k for k, other in alike if _in_turn(other, loop)), None)
-            if k is None:
-                k = len(self.loops)
-                self.loops.append(loop)
-                alike.append((k, loop))
-            for i, f in enumerate(loop, 1):
-                self._place[f] = k, i
+        """For nodes outside of every step: the call of a module that was called again and again, and is a step if its calls read each other."""
+        for calls in calls_of((node for node in self.tape if node not in told), set(told.values())):
+            if not calls.clear:
+                self.unclear = calls.steps[0][0]
+            for i, step in enumerate(calls.steps, 1):
+                self._place |= dict.fromkeys(step, (len(self.loops), i))
+            self.loops.append([step[0] for step in calls.steps])
         found = {}
         for node in self.tape:
-            steps = [f for f in paths.get(node.frame, ()) if f in self._place] if node not in told and node.frame else []
+            steps = [f for f in node.frame.path() if f in self._place] if node not in told and node.frame else []
             if steps:
                 found[node] = max(
                     steps, key=lambda f: len(self.loops[self._place[f][0]])
                 )  # the longest loop, of equals the outermost
         return found
+
+    def _between(self, silent: set[int]) -> None:
+        """Give what is computed between the calls of a plain loop to the step that it follows, if it is read by a later one.
+
+        So is h_t = h_(t-1) + cell(x_t, h_(t-1)). What the last step computes is told by the steps before it.
+        """
+        origins: dict[Node, Origins] = {}
+        for node in self.tape:
+            self._origins(node, origins)
+        later: dict[Node, dict[int, int]] = defaultdict(dict)
+        for node in reversed(self.tape):
+            readers = dict([self._here[node]]) if node in self._here else later.get(node, {})
+            for source in map(node_of, node.args) if readers else ():
+                if source is not None and source not in self._here:
+                    for k, i in readers.items():
+                        later[source][k] = max(i, later[source].get(k, i))
+        usual: dict[int, set[object]] = defaultdict(set)
+        given: dict[Node, tuple[int, int]] = {}
+        for node in self.tape:
+            came = origins.get(node, {})
+            if node in self._here or len(came) != 1 or not silent.issuperset(came):
+                continue
+            ((k, (_, i)),) = came.items()
+            form = node.prim, str(node.shape)
+            if later[node].get(k, 0) > i:
+                usual[k].add(form)
+                given[node] = k, i
+            elif i == len(self.loops[k]) and form in usual[k]:
+                given[node] = k, i
+        self._here |= given
 
     # ---- What is handed on -------------------------------------------------------------------------------------------------------
 
@@ -140,34 +191,42 @@ class Clock:
         origins: dict[Node, Origins] = {}
         found = []
         for node in self.tape:
-            here = self._here.get(node)
-            if here is not None:
-                origins[node] = {here[0]: (here[1], here[1])}
-            merged: Origins = {}
-            for position, source in enumerate(map(node_of, node.args)):
+            self._origins(node, origins)
+            for position, source in enumerate(map(node_of, node.args) if node in self._here else ()):
                 came = origins.get(source) if source is not None else None
-                if came is not None and here is None:
-                    _merge(merged, came)
-                elif came is not None and came != origins[node]:
+                if came is not None and came != origins[node]:
                     found.append((node, position, came))
-            if merged:
-                origins[node] = merged
         return found
+
+    def _origins(self, node: Node, origins: dict[Node, Origins]) -> None:
+        """Note what steps a node was computed from: it is of one, or stands outside of them and reads what others were computed from."""
+        here = self._here.get(node)
+        merged: Origins = {} if here is None else {here[0]: (here[1], here[1])}
+        for source in map(node_of, node.args) if here is None else ():
+            if source is not None and source in origins:
+                _merge(merged, origins[source])
+        if merged:
+            origins[node] = merged
 
     def _handed(self, reads: Sequence[tuple[Node, int, Origins]]) -> list[Handed]:
         """What goes from step to step, within a loop or from the end of one to the loop that goes on from there.
 
-        A loop goes on from another if its first step reads the last one of that, and none of its steps reads another.
+        A loop goes on from another if its first step reads the last one of that, and none of its steps reads another; not if later steps
+        read the ends of more loops, as over sentences whose words were read by loops.
         """
         singly: dict[tuple[int, int], set[int]] = defaultdict(set)
         begins: set[tuple[int, int]] = set()
+        meets: dict[tuple[int, int], int] = {}  # the first step of a loop that reads another
         for node, _, came in reads:
             loop, i = self._here[node]
             for k, (first, last) in came.items():
                 if first == last:
                     singly[k, loop].add(last)
                     begins |= {(k, loop)} if i == 1 else set()
-        on = {(a, b) for a, b in begins if a != b and singly[a, b] == {len(self.loops[a])} and not self._side_by_side(a, b)}
+                    meets[k, loop] = min(i, meets.get((k, loop), i))
+        ends = {(a, b) for a, b in meets if a != b and singly[a, b] == {len(self.loops[a])} and not self._side_by_side(a, b)}
+        fed = {b for a, b in ends if meets[a, b] > 1 and len(self.loops[a]) > 1}  # each step reads the end of a loop of its own
+        on = {(a, b) for a, b in ends & begins if b not in fed}
         found = []
         for node, position, came in reads:
             loop, i = self._here[node]
@@ -190,11 +249,6 @@ class Clock:
         """Whether two loops run through time in opposite directions; one of a single step runs in none."""
         ways = {(loop[-1].step or 0) >= (loop[0].step or 0) for loop in (self.loops[a], self.loops[b]) if len(loop) > 1}
         return len(ways) == 2
-
-
-def _in_turn(a: Sequence[Frame], b: Sequence[Frame]) -> bool:
-    """Whether b is called after each call of a and before the next."""
-    return all(x.call < y.call for x, y in zip(a, b, strict=True)) and all(y.call < x.call for x, y in zip(a[1:], b))
 
 
 def _around(step: Frame) -> Frame | None:

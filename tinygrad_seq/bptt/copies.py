@@ -44,12 +44,12 @@ def columns_of(uses: Uses) -> tuple[list[Use], dict[Node, int]]:
     return [Use(time, places[where], calls[where]) for where, time in copies], {node: number[key] for node, key in keys.items()}
 
 
-def _runs(uses: Uses) -> dict[Frame, int]:
+def _runs(uses: Uses) -> dict[Frame, Any]:
     """For every step the number of its loop among those that follow each other in one frame: a step that was there before begins another."""
     seen: dict[Frame | None, set[int | None]] = {}
     count: Counter[Frame | None] = Counter()
-    runs: dict[Frame, int] = {}
-    for step in sorted(set(uses.steps.values()), key=lambda frame: frame.call):
+    runs: dict[Frame, Any] = {step: ("calls", loop) for step, loop in uses.calls.items()}
+    for step in sorted(set(uses.steps.values()) - uses.calls.keys(), key=lambda frame: frame.call):
         if step.step is not None and step.step in seen.setdefault(step.parent, set()):
             seen[step.parent] = set()
             count[step.parent] += 1
@@ -58,7 +58,7 @@ def _runs(uses: Uses) -> dict[Frame, int]:
     return runs
 
 
-def _where(frame: Frame | None, uses: Uses, runs: dict[Frame, int]) -> Any:
+def _where(frame: Frame | None, uses: Uses, runs: dict[Frame, Any]) -> Any:
     """What tells the copies of a weight apart but for their time: the loop and the modules within its step, or else the call."""
     if frame is None or frame not in uses.steps:
         return frame

@@ -168,9 +168,9 @@ def _of_chain(chain: Chain, terms: Sequence[Term]) -> tuple[list[Term], list[Ter
 
 
 def _step_frames(chain: Chain) -> Steps:
-    """The frame of every step of a loop, with its time: the outermost in which its states differ. The first state may be none of its own."""
+    """The frame of every step of a loop, with its time: the outermost in which its states differ. What it began with is none of its own."""
     paths: list[tuple[int, list[Frame]]] = []
-    for time, row in zip(chain.times, chain.states, strict=True):
+    for time, row in list(zip(chain.times, chain.states, strict=True))[chain.begun :]:
         own = [key for key, name in zip(row, chain.names, strict=True) if "(t-" not in name]  # h(t-1) is what an older step made
         paths += [(time, key[0].frame.path()) for key in own if isinstance(key, tuple) and key[0].frame is not None]
     if not paths:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..autodiff import grad
+from ..autodiff import Targets, sweep
 from ..compile import trace as tracing
 from ..compile.expressions import Op, used
 from ..frames import Frame, enable_grad, mode, tick
-from ..graph import MultiNode, Node, box, leaf, node_of, toposort
+from ..graph import MultiNode, Node, Value, box, leaf, node_of, toposort
 from .notation import PLAIN, symbol
 from .rule_text import Writer
 from .rules import texts_of
@@ -168,12 +169,13 @@ def _backward(make: Writer, at: dict[Any, Any], outs: dict[str, Any], ends: Sequ
         at[seeds[-1].node] = op = make.input("cotangent", len(seeds), seeds[-1]._data)
         make.names[op] = f"d{name}"
         cotangents.append(op)
-    targets = []
-    for (node, index), _ in ends:
-        shape, dtype = _form(node, index)
-        targets.append(box(np.zeros(shape, dtype), node, index if isinstance(node, MultiNode) else None))
+    targets: Targets = {}  # the sweep ends at all that the step is given: what made it may have used the weight, too
+    for node, index in [*(place for place, _ in ends), *_given(outs.values(), at)]:
+        targets.setdefault(node, {})[index] = None
     with enable_grad(), mode("tracing", tracing.Tracer()), np.errstate(all="ignore"):
-        found = grad(values, targets, seeds, create_graph=True, allow_unused=True)
+        deque(sweep(values, seeds, targets, through=False, create_graph=True), maxlen=0)
+    arrived = (targets[node][index] for (node, index), _ in ends)
+    found = [g if g is None or isinstance(g, Value) else box(g, None) for g in arrived]
     make.read([n for n in toposort([g for g in found if g is not None], after=start) if n not in at], at)
     ops = [None if g is None or g.node is None else _op_of(at, g) for g in found]
     labels = [f"to {name}" for _, name in ends]

@@ -7,7 +7,7 @@ loop over a cell those of its calls, and whatever crosses from one to the next i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from ..frames import Frame
 from ..graph import Node, Value, box, raw, require_recorded, toposort
 from ..ops import where
 from ..scan import time_loop
+from .calls import calls_of
 from .chains import Chain as Chain
 from .chains import Key, dtype_of, key_of, shape_of
 from .clock import totals
@@ -134,7 +135,7 @@ def _loops(tape: Sequence[Node]) -> list[_Loop]:
         at[step] = loop, len(loop.times)
         loop.times.append(step.step)
         loop.nodes.append([])
-    for calls in _calls(paths.values(), steps):
+    for calls in (calls for loop in calls_of(tape, steps) for calls in zip(*loop.steps, strict=True)):
         loop = _Loop(calls[0].parent, calls[0].owner)
         loops.append(loop)
         for p, call in enumerate(calls):
@@ -155,17 +156,6 @@ def _loops(tape: Sequence[Node]) -> list[_Loop]:
     for loop in loops:
         loop.finish()
     return loops
-
-
-def _calls(paths: Iterable[list[Frame]], steps: Iterable[Frame]) -> list[list[Frame]]:
-    """The calls of each module that was called several times in one place, outside of every step: a `for` loop over a cell."""
-    around = {outer for step in steps for outer in step.path()}
-    calls: dict[tuple[Frame | None, int], dict[Frame, None]] = {}
-    for path in paths:
-        for frame in path if all(f.step is None for f in path) else ():
-            if frame.owner is not None and not isinstance(frame.owner, str) and frame not in around:
-                calls.setdefault((frame.parent, id(frame.owner)), {})[frame] = None
-    return [sorted(frames, key=lambda f: f.call) for frames in calls.values() if len(frames) > 1]
 
 
 def _begins_anew(times: list[int], t: int) -> bool:
@@ -332,6 +322,7 @@ def _begin(chain: Chain, loop: _Loop) -> None:
         if loop.origin(key) != key:
             reads[key[0], 2] = 0, j
     chain.reads = reads | {use: (k + 1, j) for use, (k, j) in chain.reads.items()}
+    chain.begun = True
     chain.states.insert(0, begin)
     chain.times.insert(0, 2 * loop.times[0] - loop.times[1])
 

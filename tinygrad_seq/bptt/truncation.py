@@ -44,10 +44,12 @@ def truncate(loss: Value, k1: int | None = None, k2: int | None = None, *, at: A
     The loss of step s is what reaches the total through step s first (through the last step where there is one loss at the end); a state that
     later steps hand on unchanged is of the step that made it. A last
     block of fewer than k1 steps ends where a whole one would. Every loop counts its steps as it runs, a reverse one from the end, and one
-    that goes on from another (a decoder, the next piece of a sequence) counts on. Attention to all steps at once is not cut; from there a
+    that goes on from another (a decoder, the next piece of a sequence) counts on; a loop within the steps of one that carries a state is not
+    cut by itself. Attention to all steps at once is not cut; from there a
     gradient goes back to the next cut of that sweep, in which windows that do not overlap go together: with attention, prefer chunks.
 
-    Raises GraphError where the tape has no steps, or where k2 > k1 and layers that run forward and backward read each other.
+    Raises GraphError where the tape has no steps, where calls of one cell could be steps or layers, or where k2 > k1 and layers that run forward
+    and backward read each other.
     """
     return Truncation(loss, k1, k2, at=at, rows=rows)
 
@@ -90,6 +92,15 @@ class Truncation:
                     "truncate: the graph of the loss has no time steps",
                     expected="a layer of nn, tg.scan, a cell called again and again, or a loop that says what a step is",
                     do="for x in tg.steps(xs): ...",
+                )
+            )
+        if self._clock.unclear is not None:
+            name = type(self._clock.unclear.owner).__name__
+            raise GraphError(
+                message(
+                    f"truncate: {name} is called again and again, and some calls read not only the one before: which of it is time?",
+                    expected="calls of which each reads the one before, or a loop that says what a step is",
+                    do="for x in tg.steps(xs): ...; or a cell of its own for each layer",
                 )
             )
         self._rows = None if rows is None else _mask_of(rows, self._clock.handed)

@@ -106,7 +106,7 @@ class Uses:
     """Which nodes of a tape use one of the leaves, and when.
 
     steps: the step around every frame that has one, times: its time. forms: views of leaves, and what is computed from leaves outside every
-    step and read inside one, with the leaves behind them. users: what uses a leaf or a form of one, and is none itself; there a contribution is
+    step and read inside one, with the leaves behind them. calls: of a plain loop over a cell the steps, and their loops. users: what uses a leaf or a form of one, and is none itself; there a contribution is
     counted, and pulled back to its leaf.
     """
 
@@ -119,6 +119,7 @@ class Uses:
         counts = Counter(f.parent for f in {f for frame in frames if frame for f in frame.path() if f.step is not None})
         self.steps = {frame: step for frame in frames if frame is not None and (step := _step_of(frame, counts)) is not None}
         self.times = {frame: self.steps[frame].step if frame in self.steps else None for frame in frames}
+        self.calls: dict[Frame, int] = {}  # the number of the loop of a call that is a step
         self._silent_loops()
         self.forms = self._forms()
         known = {**self.leaves, **self.forms}
@@ -132,9 +133,12 @@ class Uses:
         if max(calls.values(), default=0) < 2:
             return
         found: dict[Frame | None, set[int]] = {}
-        for node, time in Clock(self.tape).times.items():
+        clock = Clock(self.tape)
+        loops: dict[Frame | None, int] = {}
+        for node in clock.frames.keys() & clock.times.keys():
             if self.times[node.frame] is None:
-                found.setdefault(node.frame, set()).add(time)
+                loops[node.frame] = clock.loop_of(node)
+                found.setdefault(node.frame, set()).add(clock.times[node])
         told = {frame: times for frame, times in found.items() if len(times) == 1 and frame is not None}
         inside: dict[Frame, set[int]] = {}
         for frame, times in told.items():
@@ -142,7 +146,8 @@ class Uses:
                 inside.setdefault(outer, set()).update(times)
         for frame, times in told.items():
             self.times[frame] = min(times)
-            self.steps[frame] = next(outer for outer in frame.path() if len(inside[outer]) == 1)
+            self.steps[frame] = step = next(outer for outer in frame.path() if len(inside[outer]) == 1)
+            self.calls[step] = loops[frame]
 
     def _forms(self) -> dict[Node, frozenset[Node]]:
         timed, origins, read = self._candidates()
