@@ -38,6 +38,7 @@ class Scopes:
         self.collapse, self.open = _wishes(collapse), _wishes(open)
         self.found: Counter[int] = Counter()  # how many scopes each wish names
         self.texts: dict[Frame, tuple[str, ...]] = {}
+        self.labels: dict[Frame, str] = {}
         self.paths = _attributes({f.path()[0] for f in {n.frame for n in loops.ops} if f is not None})
         self.times: dict[Frame, set[int | None]] = defaultdict(set)
         for node in loops.ops:
@@ -47,6 +48,10 @@ class Scopes:
                 frame = frame.parent
         modules = [f for f in self.times if f.owner is not None and not isinstance(f.owner, str)]
         self.containers = {g for f in modules for g in f.path()[:-1]}
+        self.owners: dict[str, dict[int, None]] = defaultdict(dict)  # what has one name, in the order of the first calls
+        for f in sorted(self.times, key=lambda f: f.call):
+            self.owners[_owner(f)][id(f.owner)] = None
+        self.layers = {f: _owner(f) for f in self.times if LAYER.fullmatch(_owner(f))}
         self.cell_of = self._cells()
         self._unnamed()
 
@@ -115,10 +120,14 @@ class Scopes:
         loops = self.loops
         handed_on = {node for state in loops.states if state.kind != "sum" for node in state.producers.values()}
         core: set[Node] = set()
+        steps = {f: _step(f) for f in {n.frame for n in loops.ops}}
         for node in reversed(loops.ops):
             if node in loops.times and (
                 node in handed_on
-                or any(user in core and _moment(user, loops) == _moment(node, loops) for user, _ in loops.users[node])
+                or any(
+                    user in core and loops.times[user] == loops.times[node] and steps[user.frame] is steps[node.frame]
+                    for user, _ in loops.users[node]
+                )
             ):
                 core.add(node)
         return core
@@ -175,10 +184,15 @@ class Scopes:
 
     def label(self, frame: Frame) -> str:
         """What is written on the box: the class of the module, and which of several it is."""
+        if frame not in self.labels:
+            self.labels[frame] = self._label(frame)
+        return self.labels[frame]
+
+    def _label(self, frame: Frame) -> str:
         path = [f for f in frame.path() if f.owner is not None]
         layer = LAYER.fullmatch(_owner(path[-2])) if frame.step is not None and len(path) > 1 else None
         if layer is not None:
-            around = [_owner(f) for f in self.times if f.parent is path[-2].parent and LAYER.fullmatch(_owner(f))]
+            around = [owner for f, owner in self.layers.items() if f.parent is path[-2].parent]
             return _numbered(_owner(path[-3]) if len(path) > 2 else "layer", layer, around)
         if frame.step is not None and _owner(frame) in ("step", "steps"):
             named = [_owner(f) for f in path[:-1] if _owner(f) not in ("scan", "step", "steps")]
@@ -188,8 +202,8 @@ class Scopes:
             return own
         layers = [m for f in path if (m := LAYER.fullmatch(_owner(f)))]
         if layers:
-            return _numbered(own, layers[-1], [_owner(f) for f in self.times if LAYER.fullmatch(_owner(f))])
-        alike = list(dict.fromkeys(id(f.owner) for f in sorted(self.times, key=lambda f: f.call) if _owner(f) == own))
+            return _numbered(own, layers[-1], list(dict.fromkeys(self.layers.values())))
+        alike = list(self.owners[own])
         if len(alike) == 1:
             return own
         attribute = self.paths.get(id(frame.owner), "").rpartition(".")[2]
@@ -216,10 +230,11 @@ def _attributes(roots: Iterable[Frame]) -> dict[int, str]:
     return paths
 
 
-def _moment(node: Node, loops: Loops) -> tuple[Frame | None, int]:
-    """The step of the loop that an op belongs to."""
-    path = [] if node.frame is None else node.frame.path()
-    return next((f for f in reversed(path) if f.step is not None), None), loops.times[node]
+def _step(frame: Frame | None) -> Frame | None:
+    """The innermost step of a loop around a frame."""
+    while frame is not None and frame.step is None:
+        frame = frame.parent
+    return frame
 
 
 def _wishes(given: Any) -> list[Any]:

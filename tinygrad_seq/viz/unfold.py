@@ -96,7 +96,8 @@ class _Unfolding:
         return box.id
 
     def _shown(self, node: Node) -> bool:
-        return self.loops.times.get(node) not in self.picture.hidden
+        time = self.loops.times.get(node)
+        return time is None or time not in self.picture.hidden  # a range compares None with each of its numbers
 
     def _box(self, node: Node) -> str:
         """The id of an op's box; of those left out, the box that stands for all of them."""
