@@ -10,7 +10,7 @@ import pytest
 
 import tinygrad_seq as tg
 from tinygrad_seq import nn
-from tinygrad_seq.bptt import copies, ledger, truncate
+from tinygrad_seq.bptt import copies, explain, flow, ledger, temporal_jacobians, truncate
 from tinygrad_seq.errors import GraphError
 
 T, B, H = 6, 3, 4
@@ -216,3 +216,60 @@ def test_calls_of_one_cell_that_could_be_time_or_depth_are_not_guessed(run: Any)
         truncate(run(cell), 2)
     led = ledger(run(cell), cell.W)  # every call is a column
     assert led.steps == list(range(1, len(led.uses) + 1)) and led.check() < 1e-12
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_states_that_are_changed_between_calls_are_the_states(told: bool) -> None:
+    """A mask on the output of an LSTM, and what a residual network adds, in a plain loop and in one that tells its steps."""
+    lstm, cell, masks = nn.LSTMCell(H, H, dtype="float64", rng=0), Cell(), RNG.random((T, B, H))
+    (h, c), hs, cs = (tg.tensor(ZERO), tg.tensor(ZERO)), [], []
+    for t in tg.steps(range(T), 0) if told else range(T):
+        h, c = lstm(XS[t], (h, c))
+        h = h * masks[t]
+        hs.append(h)
+        cs.append(c)
+    loss = (h * YS[0]).sum()
+    found = flow(loss)
+    assert [line.part for line in found] == ["h", "c"]
+    for line, states in zip(found, (hs, cs), strict=True):
+        expected = [0.0 if g is None else np.linalg.norm(g.numpy()) for g in tg.grad(loss, states, allow_unused=True)]
+        np.testing.assert_allclose(line.norms, expected, rtol=1e-12)
+
+    h, hs = tg.tensor(XS[0]), []
+    for t in tg.steps(range(T), 0) if told else range(T):
+        h = 0.3 * h + cell(XS[t], h)
+        hs.append(h)
+    J = temporal_jacobians((h**2).sum())
+    for t, s in ((T, 1), (4, 2)):
+        expected = jacobian_of(hs[t - 1], hs[s - 1])
+        np.testing.assert_allclose(J.between(t - told, s - told), expected, rtol=1e-12, atol=1e-15)
+
+
+def jacobian_of(h: Any, by: Any) -> Any:
+    """dh/dby for each row of the batch, one sweep for each number."""
+    rows = []
+    for i in range(H):
+        seed = np.zeros((B, H))
+        seed[:, i] = 1
+        rows.append(tg.grad(h, by, seed).numpy())
+    return np.stack(rows, axis=1)
+
+
+def test_rows_that_trade_places_depend_on_each_other() -> None:
+    """Whichever row it is: the last one keeps to itself."""
+    cell, h = Cell(), tg.tensor(ZERO)
+    for x in tg.steps(XS):
+        h = cell(x, h)
+        h = tg.concatenate([h[1:2], h[:1], h[2:]])
+    with pytest.raises(GraphError, match="depends on another row"):
+        temporal_jacobians((h**2).sum())
+    derivation = explain((h**2).sum(), cell.W)
+    assert derivation.loops[0].inexact and derivation.check() < 1e-12
+
+
+def test_the_state_before_the_first_step_comes_one_before_it() -> None:
+    """Also where the loop hands its state past a step in which nothing happens."""
+    cell, h = Cell(), tg.tensor(ZERO)
+    for t, x in enumerate(tg.steps(XS), 1):
+        h = h if t % 2 == 0 else cell(x, h)
+    assert temporal_jacobians((h**2).sum()).times.tolist() == [0, 1, 3, 5]

@@ -182,6 +182,24 @@ def one_weight_in(layers: bool) -> Callable[[], Case]:
     return make
 
 
+def in_plain_loop(how: str) -> Callable[[], Case]:
+    """A plain loop over a cell of nn, whose states are changed between the calls, or what it reads is computed in front of the loop."""
+
+    def make() -> Case:
+        E = tg.Tensor(0.5 * numbers(D, H, seed=3), requires_grad=True)
+        cell: Any = nn.RNNCell(H, H, dtype="float64", rng=1) if how == "residual" else nn.LSTMCell(H, H, dtype="float64", rng=1)
+        xs, h, c = tg.tensor(numbers(T, B, D)) @ E, tg.zeros((B, H), dtype="float64"), tg.zeros((B, H), dtype="float64")
+        for t in range(T):
+            if how == "residual":
+                h = 0.5 * h + cell(xs[t], h)
+            else:
+                h, c = cell(xs[t], (h, c))
+                h = h * numbers(B, H, seed=t) if how == "masked" else h
+        return (h * numbers(B, H, seed=7)).sum(), {"E": E} | dict(cell.named_parameters())
+
+    return make
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "rnn": layer(nn.RNN), "lstm": layer(nn.LSTM), "gru": layer(nn.GRU), "relu": layer(nn.RNN, nonlinearity="relu"),
     "stacked": layer(nn.LSTM, num_layers=2), "bidirectional": layer(nn.GRU, bidirectional=True), "taps": layer(nn.RNN, taps=2),
@@ -189,6 +207,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "peepholes": peepholes, "tied": tied, "two cells": two_cells, "encoder, decoder": encoder_and_decoder, "lengths": with_lengths,
     "no batch": without_a_batch, "calls": calls_of_a_cell, "called twice": a_layer_called_twice, "loops in a loop": loops_in_a_loop,
     "own cell": own_cell, "embedded": embedded, "attention": with_attention,
+    "embedded calls": in_plain_loop("embedded"), "changed between calls": in_plain_loop("masked"), "residual": in_plain_loop("residual"),
     "layers of one weight": one_weight_in(layers=True), "one weight reads and writes": one_weight_in(layers=False),
 }  # fmt: skip
 each_case = pytest.mark.parametrize("case", CASES)

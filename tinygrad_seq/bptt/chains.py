@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ArgumentError, GraphError, ShapeError, describe, message
+from ..frames import Frame
 from ..graph import MultiNode, Node, Output, Value, raw, toposort
 from .uses import tape_of
 
@@ -22,6 +23,7 @@ class Chain:
     place: the modules and loops around it. times: the time of each state. names: of the parts of a state, h first. states[k][j]: part j of
     the state at times[k]; None where it is not on the tape, an array where it is a constant. reads: for each use of a state by the step
     after it, an op and the position of the argument, which state and part that is. begun: the first state is what the first step began with.
+    frames, between: the times of the frames of its steps, and (by their order) of the nodes that stand between calls, without a frame.
     """
 
     place: str
@@ -32,7 +34,18 @@ class Chain:
     dtype: Any
     reads: dict[tuple[Node, int], tuple[int, int]] = field(default_factory=dict)
     begun: bool = False
+    frames: dict[Frame, int] = field(default_factory=dict)
+    between: dict[int, int] = field(default_factory=dict)
     problem: GraphError | None = None  # why the loop has no states of one form
+
+    def time_of(self, node: Node) -> int | None:
+        """The time of the step that a node, or a copy of it, belongs to; None outside of the steps of this loop."""
+        if node.order in self.between:
+            return self.between[node.order]
+        frame = node.frame
+        while frame is not None and frame not in self.frames:
+            frame = frame.parent
+        return None if frame is None else self.frames[frame]
 
     @property
     def own(self) -> list[str]:

@@ -9,7 +9,7 @@ steps. A running total, to which steps only add, is no state and has no time.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -34,7 +34,8 @@ class Handed(NamedTuple):
 class Clock:
     """The loops of a tape, given in topological order.
 
-    at: the step of a node, as the loops run; times: the same as the loop tells it. frames: of the steps, by node. handed: what steps hand to
+    at: the step of a node, as the loops run; times: the same as the loop tells it. frames: of the steps, by node. between: the step of what is
+    computed between the calls of a plain loop, without a frame of its own. handed: what steps hand to
     later ones. steps: how many there are. mixed: whether a loop reads one that runs the other way, as in a stack of bidirectional layers.
     unclear: a module whose calls share weights such that nobody can tell what is time and what is depth.
     """
@@ -42,6 +43,7 @@ class Clock:
     def __init__(self, tape: Sequence[Node]):
         self.tape = tape
         self.unclear: Frame | None = None
+        self.between: dict[Node, int] = {}
         told, self.frames = self._steps_told(), dict[Node, Frame]()
         while True:
             self.loops: list[list[Frame]] = []  # the frames of their steps
@@ -155,34 +157,45 @@ class Clock:
         return found
 
     def _between(self, silent: set[int]) -> None:
-        """Give what is computed between the calls of a plain loop to the step that it follows, if it is read by a later one.
+        """Give what is computed between the calls of a plain loop to a step, if a later one reads it: to that of the call before or behind.
 
-        So is h_t = h_(t-1) + cell(x_t, h_(t-1)). What the last step computes is told by the steps before it.
+        h_t = a h_(t-1) + cell(x_t, h_(t-1)) is of step t, and so is a h_(t-1), which step t alone needs. What the last step computes is told by
+        the steps before it.
         """
         origins: dict[Node, Origins] = {}
         for node in self.tape:
             self._origins(node, origins)
-        later: dict[Node, dict[int, int]] = defaultdict(dict)
+        after: dict[
+            Node, tuple[int, int]
+        ] = {}  # outside of the calls: the loop that a node was computed from, and its last step there
+        for node, came in origins.items():
+            if node not in self._here and len(came) == 1 and silent.issuperset(came):
+                ((k, (_, i)),) = came.items()
+                after[node] = k, i
+        usual = {(after[node][0], node.prim, str(node.shape)) for node in self._placed(after, set())}
+        self.between = self._placed(after, usual)
+        self._here |= {node: (after[node][0], i) for node, i in self.between.items()}
+
+    def _placed(self, after: dict[Node, tuple[int, int]], usual: Set[object]) -> dict[Node, int]:
+        """The steps of nodes between calls: as late as their readers allow, and the last step where a node is such as others are."""
+        needed: dict[Node, int] = {}
+        placed: dict[Node, int] = {}
         for node in reversed(self.tape):
-            readers = dict([self._here[node]]) if node in self._here else later.get(node, {})
-            for source in map(node_of, node.args) if readers else ():
-                if source is not None and source not in self._here:
-                    for k, i in readers.items():
-                        later[source][k] = max(i, later[source].get(k, i))
-        usual: dict[int, set[object]] = defaultdict(set)
-        given: dict[Node, tuple[int, int]] = {}
-        for node in self.tape:
-            came = origins.get(node, {})
-            if node in self._here or len(came) != 1 or not silent.issuperset(came):
+            if node in after:
+                k, i = after[node]
+                if node not in needed and not (i == len(self.loops[k]) and (k, node.prim, str(node.shape)) in usual):
+                    continue
+                placed[node] = step = needed.get(node, i)
+            elif node in self._here:
+                k, step = self._here[node]
+            else:
                 continue
-            ((k, (_, i)),) = came.items()
-            form = node.prim, str(node.shape)
-            if later[node].get(k, 0) > i:
-                usual[k].add(form)
-                given[node] = k, i
-            elif i == len(self.loops[k]) and form in usual[k]:
-                given[node] = k, i
-        self._here |= given
+            for source in map(node_of, node.args):
+                if source is not None and source in after and after[source][0] == k:
+                    i = after[source][1]
+                    ready = max(i, step) if node in after else i
+                    needed[source] = min(ready, needed.get(source, ready))
+        return placed
 
     # ---- What is handed on -------------------------------------------------------------------------------------------------------
 

@@ -19,15 +19,12 @@ import numpy as np
 from ..autodiff import Targets, steps_of_backward, sweep
 from ..backend import array_module, to_numpy
 from ..errors import GraphError, describe, message
-from ..frames import Frame
 from ..graph import MultiNode, Node, Output, Value, box, leaf, node_of, require_recorded, toposort, value_of
 from .derivation_step import equations
 from .derivation_text import latex, text
 from .jacobians import CutTape, _position
 from .states import Chain, chains_of, opened_with_states
 from .uses import Term, Uses, leaf_of
-
-Steps = dict[Frame, int]
 
 WHO = "explain"
 LARGEST = 2**24  # numbers in all Jacobians of a loop
@@ -146,7 +143,7 @@ def explain(loss: Value, W: Value) -> Derivation:
     for chain in chains_of(tape):
         if chain.problem is None:
             mine, others = _of_chain(chain, rest)
-            if mine and (loop := _loop(chain, tape, values, weight, mine)) is not None:
+            if mine and (loop := _loop(chain, tape, values, uses, weight, mine)) is not None:
                 loops.append(loop)
                 rest = others
     total = sum(
@@ -161,39 +158,18 @@ def explain(loss: Value, W: Value) -> Derivation:
 
 def _of_chain(chain: Chain, terms: Sequence[Term]) -> tuple[list[Term], list[Term]]:
     """The terms of uses within the steps of a loop, and the others."""
-    steps = _step_frames(chain)
-    mine = [term for term in terms if term.node.frame is not None and any(f in steps for f in term.node.frame.path())]
+    mine = [term for term in terms if chain.time_of(term.node) is not None]
     inside = {id(term) for term in mine}
     return mine, [term for term in terms if id(term) not in inside]
 
 
-def _step_frames(chain: Chain) -> Steps:
-    """The frame of every step of a loop, with its time: the outermost in which its states differ. What it began with is none of its own."""
-    paths: list[tuple[int, list[Frame]]] = []
-    for time, row in list(zip(chain.times, chain.states, strict=True))[chain.begun :]:
-        own = [key for key, name in zip(row, chain.names, strict=True) if "(t-" not in name]  # h(t-1) is what an older step made
-        paths += [(time, key[0].frame.path()) for key in own if isinstance(key, tuple) and key[0].frame is not None]
-    if not paths:
-        return {}
-    last = paths[-1][1]
-    depths = [
-        d for _, path in paths if (d := _in_common(path, last)) < min(len(path), len(last)) and path[d].owner is last[d].owner
-    ]
-    depth = max((d for d in depths if last[d].owner is not None), default=len(last) - 1)
-    return {path[depth]: time for time, path in paths if len(path) > depth <= _in_common(path, last)}
-
-
-def _in_common(path: Sequence[Frame], other: Sequence[Frame]) -> int:
-    """How many of the outermost frames are the same."""
-    return next((k for k, (a, b) in enumerate(zip(path, other, strict=False)) if a is not b), min(len(path), len(other)))
-
-
-def _loop(chain: Chain, tape: Sequence[Node], values: Sequence[Value], weight: Node, terms: Sequence[Term]) -> Loop | None:
+def _loop(
+    chain: Chain, tape: Sequence[Node], values: Sequence[Value], uses: Uses, weight: Node, terms: Sequence[Term]
+) -> Loop | None:
     """The derivation along one loop; None where no state depends on the weight."""
-    steps = _step_frames(chain)
-    made = [k for k, row in enumerate(chain.states) if any(_is_made(key, steps, chain.times[k]) for key in row)]
+    made = [k for k, row in enumerate(chain.states) if any(_is_made(key, chain, chain.times[k]) for key in row)]
     cut, leaves = _cut(chain, tape)
-    outputs = [[_twin(cut, key) if _is_made(key, steps, chain.times[k]) else None for key in chain.states[k]] for k in made]
+    outputs = [[_twin(cut, key) if _is_made(key, chain, chain.times[k]) else None for key in chain.states[k]] for k in made]
     if not any(weight in _below(row) for row in outputs[-2:]):
         return None
     try:
@@ -201,39 +177,34 @@ def _loop(chain: Chain, tape: Sequence[Node], values: Sequence[Value], weight: N
     except GraphError:  # a step reads more of the past than the state
         return None
     loop = Loop(chain.place, between.parts, (between.batch, between.size), [])
-    direct, aside = _direct(chain, values, weight, made, steps, loop)
+    direct, aside = _direct(chain, values, uses, weight, made, loop)
     loop.links = [Link(chain.times[k], direct[k]) for k in made]
-    by_time = _by_time(terms, steps)
+    by_time = _by_time(terms, chain)
     for link in loop.links:
         link.of_tape, link.aside = _sum(by_time.get(link.time, ()), weight), aside.get(link.time)
     _arrivals(loop, between, made)
-    sent = _immediate(loop, [link.arrived for link in loop.links], outputs, weight, chain, steps)
+    sent = _immediate(loop, [link.arrived for link in loop.links], outputs, uses, weight, chain)
     for link in loop.links:
         link.term = _sum(sent.get(link.time, ()), weight)
-    _norms(loop, outputs, weight, chain, steps)
+    _norms(loop, outputs, uses, weight, chain)
     usual = [k for k in made if k > 0][-2:]  # the last state may lack parts that nobody reads
     if usual:
         k, forward = usual[0], chain.times[-1] >= chain.times[0]
-        frame = next(iter(_frames(chain, k, steps)), None)
-        loop.forward, loop.backward = equations(outputs[made.index(k)], leaves[k - 1], chain.names, weight, frame, forward)
+        row, of_step = outputs[made.index(k)], lambda node: chain.time_of(node) == chain.times[k]
+        loop.forward, loop.backward = equations(row, leaves[k - 1], chain.names, weight, of_step, forward)
     return loop
 
 
-def _frames(chain: Chain, k: int, steps: Steps) -> list[Frame]:
-    return [f for key in chain.states[k] if isinstance(key, tuple) and key[0].frame for f in key[0].frame.path() if f in steps]
-
-
-def _is_made(key: Any, steps: Steps, time: int) -> bool:
+def _is_made(key: Any, chain: Chain, time: int) -> bool:
     """Whether a part of a state was made in the step of that time: it is no constant, and no older state that is handed on."""
-    return isinstance(key, tuple) and key[0].frame is not None and any(steps.get(f) == time for f in key[0].frame.path())
+    return isinstance(key, tuple) and chain.time_of(key[0]) == time
 
 
-def _by_time(terms: Iterable[Term], steps: Steps) -> dict[int, list[Any]]:
+def _by_time(terms: Iterable[Term], chain: Chain) -> dict[int, list[Any]]:
     """Terms by the step of the loop in which the use is."""
     found: dict[int, list[Any]] = {}
     for term in terms:
-        path = [] if term.node.frame is None else term.node.frame.path()
-        time = next((steps[f] for f in path if f in steps), None)
+        time = chain.time_of(term.node)
         if time is not None:
             found.setdefault(time, []).append(term.value)
     return found
@@ -285,23 +256,22 @@ def _below(row: Sequence[Any]) -> set[Node]:
 
 
 def _direct(
-    chain: Chain, values: Sequence[Value], weight: Node, made: Sequence[int], steps: Steps, loop: Loop
+    chain: Chain, values: Sequence[Value], uses: Uses, weight: Node, made: Sequence[int], loop: Loop
 ) -> tuple[dict[int, Any], dict[int, Any]]:
     """How the loss reads each state past all others, and what it gets of the uses of the weight past all states: a sweep that ends at states."""
     targets: Targets = {weight: {0: None}}
     for k in made:
         for key in chain.states[k]:
-            if _is_made(key, steps, chain.times[k]):
+            if _is_made(key, chain, chain.times[k]):
                 targets.setdefault(key[0], {})[key[1]] = None
-    uses = Uses(values, [weight])
     seeds = [np.ones_like(v._data) for v in values]
-    found = _by_time((term for _, term in uses.among(sweep(values, seeds, targets, through=False, watch=True))), steps)
+    found = _by_time((term for _, term in uses.among(sweep(values, seeds, targets, through=False, watch=True))), chain)
     aside = {time: _sum(parts, weight) for time, parts in found.items()}
     B, S = loop.shape
     direct = {k: np.zeros((B, S), chain.dtype) for k in made}
     for k in made:
         for part, key in zip(loop.parts.values(), chain.states[k], strict=True):
-            if _is_made(key, steps, chain.times[k]) and (g := targets[key[0]][key[1]]) is not None:
+            if _is_made(key, chain, chain.times[k]) and (g := targets[key[0]][key[1]]) is not None:
                 direct[k][:, part] = to_numpy(g).reshape(B, -1)
     return direct, aside
 
@@ -348,7 +318,7 @@ def _pulled(between: CutTape, k: int, arrived: Any) -> Any:
     return found
 
 
-def _norms(loop: Loop, outputs: Sequence[Any], weight: Node, chain: Chain, steps: Steps) -> None:
+def _norms(loop: Loop, outputs: Sequence[Any], uses: Uses, weight: Node, chain: Chain) -> None:
     """The norms of ∂s_t/∂W: a sweep for every number of the state, of all steps at once; where these are many, none."""
     B, S = loop.shape
     if B * S * _size(outputs) > MOST:
@@ -357,7 +327,7 @@ def _norms(loop: Loop, outputs: Sequence[Any], weight: Node, chain: Chain, steps
     for i in np.ndindex(B, S):
         seed = np.zeros((B, S), chain.dtype)
         seed[i] = 1
-        for time, parts in _immediate(loop, [seed] * len(loop.links), outputs, weight, chain, steps).items():
+        for time, parts in _immediate(loop, [seed] * len(loop.links), outputs, uses, weight, chain).items():
             squares[time] += float((_sum(parts, weight) ** 2).sum())
     for link in loop.links:
         link.immediate = float(np.sqrt(squares[link.time]))
@@ -369,7 +339,7 @@ def _size(outputs: Sequence[Any]) -> int:
 
 
 def _immediate(
-    loop: Loop, arrived: Sequence[Any], outputs: Sequence[Any], weight: Node, chain: Chain, steps: Steps
+    loop: Loop, arrived: Sequence[Any], outputs: Sequence[Any], uses: Uses, weight: Node, chain: Chain
 ) -> dict[int, list[Any]]:
     """arrived_t ∂s_t/∂W for all steps at once, on the tape cut between them: by time."""
     values: list[Any] = []
@@ -380,5 +350,5 @@ def _immediate(
             if value is not None:
                 values.append(value)
                 seeds.append(xp.asarray(np.ascontiguousarray(g[:, part]).reshape(shape)))
-    uses = Uses(values, [weight])
-    return _by_time((term for _, term in uses.among(sweep(values, seeds, {weight: {0: None}}, watch=True))), steps)
+    there = Uses(values, [weight], whole=uses)
+    return _by_time((term for _, term in there.among(sweep(values, seeds, {weight: {0: None}}, watch=True))), chain)

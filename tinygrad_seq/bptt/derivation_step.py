@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from ..autodiff import Targets, sweep
 from ..compile import trace as tracing
 from ..compile.expressions import Op, used
-from ..frames import Frame, enable_grad, mode, tick
+from ..frames import enable_grad, mode, tick
 from ..graph import MultiNode, Node, Value, box, leaf, node_of, toposort
 from .notation import PLAIN, symbol
 from .rule_text import Writer
@@ -27,12 +27,17 @@ ACTIVATIONS = ("sigmoid", "tanh", "relu")
 
 
 def equations(
-    row: Sequence[Any], before: Sequence[Node], names: Sequence[str], weight: Node, frame: Frame | None, forward: bool = True
+    row: Sequence[Any],
+    before: Sequence[Node],
+    names: Sequence[str],
+    weight: Node,
+    of_step: Callable[[Node], bool],
+    forward: bool = True,
 ) -> tuple[list[Line], list[Line]]:
     """How a step makes its state, and what it sends back to the state before and to a weight.
 
     row: the parts of its state on a tape that is cut between steps, None where one is missing. before: the leaves in place of the state
-    before it. frame: that of the step. forward: whether that is t-1, or t+1. Empty where the step is longer than one would read.
+    before it. of_step: whether a node is of the step. forward: whether that is t-1, or t+1. Empty where the step is longer than one would read.
     """
     outs = {f"{name}_t": v for name, v in zip(names, row, strict=True) if v is not None}
     old = [_a_step_before(name, "-" if forward else "+") for name in names][: len(before)]
@@ -40,7 +45,7 @@ def equations(
     for k, (node, name) in enumerate(zip(before, old, strict=True)):
         at[node] = make.input("state", k, node)
         make.names[at[node]] = name
-    _take_up([v.node for v in outs.values()], make, at, frame)
+    _take_up([v.node for v in outs.values()], make, at, of_step)
     made = {name: make.simplified(_op_of(at, v)) for name, v in outs.items()}
     for name, op in made.items():
         make.names.setdefault(op, name)
@@ -65,7 +70,7 @@ def _a_step_before(name: str, sign: str) -> str:
     return f"{lag[1]}_(t{sign}{int(lag[2]) + 1})" if lag else f"{name}_(t{sign}1)"
 
 
-def _take_up(ends: Sequence[Node], make: Writer, at: dict[Any, Any], frame: Frame | None) -> None:
+def _take_up(ends: Sequence[Node], make: Writer, at: dict[Any, Any], of_step: Callable[[Node], bool]) -> None:
     """Read the ops of the step; what was made outside of it is its input."""
     inside: set[Node] = set()
     outside: dict[Node, None] = {}
@@ -74,8 +79,7 @@ def _take_up(ends: Sequence[Node], make: Writer, at: dict[Any, Any], frame: Fram
         node = stack.pop()
         if node in at or node in inside or node in outside:
             continue
-        of_step = node.frame is not None and frame in node.frame.path()
-        if node.prim is not None and (of_step or (_is_view(node) and _of_leaf(node))):
+        if node.prim is not None and (of_step(node) or (_is_view(node) and _of_leaf(node))):
             inside.add(node)
             stack += [n for n in map(node_of, node.args) if n is not None]
         else:

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from heapq import heappop, heappush
 from typing import Any
 
 import numpy as np
 
 from ..errors import GraphError, message
 from ..frames import Frame
-from ..graph import Node, Value, box, raw, require_recorded, toposort
+from ..graph import Node, Value, box, node_of, raw, require_recorded, toposort
 from ..ops import where
 from ..scan import time_loop
 from .calls import calls_of
 from .chains import Chain as Chain
 from .chains import Key, dtype_of, key_of, shape_of
-from .clock import totals
+from .clock import Clock, totals
 from .uses import _label, tape_of
 
 
@@ -49,6 +50,8 @@ class _Loop:
         self.within: set[Key] = set()  # what is read in its own step
         self.kept: dict[Node, Key] = {}  # a `where` that keeps the rows that have ended, and what it keeps the others of
         self.uses: dict[Key, list[tuple[Node, int, int]]] = {}  # `read` by origin
+        self.frames: list[Frame] = []
+        self.between: dict[int, int] = {}  # the step of a node that has no frame, by its order
         self.versions: dict[Key, list[Key]] = {}  # of an origin, in tape order, what such `where`s made of it
 
     def add(self, node: Node, p: int, inner: Frame | None) -> None:
@@ -133,19 +136,30 @@ def _loops(tape: Sequence[Node]) -> list[_Loop]:
             loop = running[name] = _Loop(step.parent, step.owner)
             loops.append(loop)
         at[step] = loop, len(loop.times)
+        loop.frames.append(step)
         loop.times.append(step.step)
         loop.nodes.append([])
-    for calls in (calls for loop in calls_of(tape, steps) for calls in zip(*loop.steps, strict=True)):
-        loop = _Loop(calls[0].parent, calls[0].owner)
-        loops.append(loop)
-        for p, call in enumerate(calls):
-            at[call] = loop, p
-            loop.times.append(p + 1)
-            loop.nodes.append([])
+    told = len(loops)
+    for together in calls_of(tape, steps):
+        for calls in zip(*together.steps, strict=True):
+            loop = _Loop(calls[0].parent, calls[0].owner)
+            loops.append(loop)
+            for p, call in enumerate(calls):
+                at[call] = loop, p
+                loop.frames.append(call)
+                loop.times.append(p + 1)
+                loop.nodes.append([])
     steps_of = {node: at[found[-1]] for node in tape if (found := [f for f in paths[node.frame] if f in at])}
     sums = totals(tape, {node: (id(loop), p) for node, (loop, p) in steps_of.items()})
+    between = Clock(tape).between if len(loops) > told else {}
+    last: dict[Node, set[_Loop]] = {}  # outside of every call, those that a node was computed from
     for node in tape:
         path = paths[node.frame]
+        last[node] = {at[f][0] for f in path if f in at} or {loop for n in map(node_of, node.args) if n for loop in last[n]}
+        if node in between:
+            for loop in last[node]:
+                loop.add(node, between[node] - 1, None)
+                loop.between[node.order] = between[node] - 1
         for depth, frame in enumerate(path):
             if frame not in at or node.prim is None:
                 continue
@@ -205,6 +219,8 @@ def _chain(loop: _Loop, stacks: Sequence[Node]) -> Chain | None:
     states = [[roles[p - d][r] and loop.version(roles[p - d][r], p) for r, d, _ in parts] for p in range(first, last)]
     chain.times, chain.names, chain.states = loop.times[first:last], [name for *_, name in parts], states
     chain.shapes = [usual[r][0] for r, _, _ in parts]
+    chain.frames = dict(zip(loop.frames[first:last], chain.times, strict=True))
+    chain.between = {order: loop.times[p] for order, p in loop.between.items() if first <= p < last}
     for k in range(len(states) - 1):
         for j, (r, d, _) in enumerate(parts):
             for node, position, p in loop.uses.get(roles[first + k - d][r], ()):
@@ -272,7 +288,7 @@ def _named(loop: _Loop, roles: Sequence[Sequence[Any]], like: int, stacks: Seque
             break
     groups: dict[Frame | None, list[int]] = {}
     for r, key in enumerate(keys):
-        groups.setdefault(loop.inner[key[0]], []).append(r)
+        groups.setdefault(_call_of(loop, key[0]), []).append(r)
     order: list[int] = []
     names: list[str] = []
     for number, group in enumerate(groups.values(), 1):
@@ -285,6 +301,20 @@ def _named(loop: _Loop, roles: Sequence[Sequence[Any]], like: int, stacks: Seque
             *("c" + count if len(others) == 1 else f"s{count}{'_' * bool(count)}{i + 1}" for i in range(len(others))),
         ]
     return order, names
+
+
+def _call_of(loop: _Loop, node: Node) -> Frame | None:
+    """The call of a module that made a value, or the youngest one in the step that it was computed from; None where there is none."""
+    p, heap, seen = loop.made[node], [(-node.order, node)], {node}
+    while heap:
+        _, node = heappop(heap)
+        if loop.inner[node] is not None:
+            return loop.inner[node]
+        for source in map(node_of, node.args):
+            if source is not None and source not in seen and loop.made.get(source) == p:
+                seen.add(source)
+                heappush(heap, (-source.order, source))
+    return None
 
 
 def _begin(chain: Chain, loop: _Loop) -> None:
@@ -324,7 +354,7 @@ def _begin(chain: Chain, loop: _Loop) -> None:
     chain.reads = reads | {use: (k + 1, j) for use, (k, j) in chain.reads.items()}
     chain.begun = True
     chain.states.insert(0, begin)
-    chain.times.insert(0, 2 * loop.times[0] - loop.times[1])
+    chain.times.insert(0, loop.times[0] - int(np.sign(loop.times[1] - loop.times[0])))
 
 
 def _equal(a: Any, b: Any) -> bool:

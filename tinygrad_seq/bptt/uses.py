@@ -107,24 +107,33 @@ class Uses:
 
     steps: the step around every frame that has one, times: its time. forms: views of leaves, and what is computed from leaves outside every
     step and read inside one, with the leaves behind them. calls: of a plain loop over a cell the steps, and their loops. users: what uses a leaf or a form of one, and is none itself; there a contribution is
-    counted, and pulled back to its leaf.
+    counted, and pulled back to its leaf. whole: of the tape of which this one is a part or a copy, and which knows the steps.
     """
 
-    def __init__(self, values: Sequence[Value], leaves: Iterable[Node]):
+    def __init__(self, values: Sequence[Value], leaves: Iterable[Node], whole: Uses | None = None):
         self.tape = toposort(values)
         self.outputs = {value.node for value in values}
         on_tape = set(self.tape)
         self.leaves = {leaf: None for leaf in leaves if leaf in on_tape}
-        frames = dict.fromkeys(node.frame for node in self.tape)
-        counts = Counter(f.parent for f in {f for frame in frames if frame for f in frame.path() if f.step is not None})
-        self.steps = {frame: step for frame in frames if frame is not None and (step := _step_of(frame, counts)) is not None}
-        self.times = {frame: self.steps[frame].step if frame in self.steps else None for frame in frames}
+        self.steps: dict[Frame, Frame] = {}
+        self.times: dict[Frame | None, int | None] = {}
         self.calls: dict[Frame, int] = {}  # the number of the loop of a call that is a step
-        self._silent_loops()
+        if whole is not None:
+            self.steps, self.times, self.calls = whole.steps, whole.times, whole.calls
+        else:
+            self._find_steps()
         self.forms = self._forms()
         known = {**self.leaves, **self.forms}
         self.users = {node: None for node in self.tape if node not in self.forms and any(n in known for n in _sources(node))}
         self.places: dict[Frame | None, str] = {}
+
+    def _find_steps(self) -> None:
+        """The step around every frame, and its time."""
+        frames = dict.fromkeys(node.frame for node in self.tape)
+        counts = Counter(f.parent for f in {f for frame in frames if frame for f in frame.path() if f.step is not None})
+        self.steps = {frame: step for frame in frames if frame is not None and (step := _step_of(frame, counts)) is not None}
+        self.times = {frame: self.steps[frame].step if frame in self.steps else None for frame in frames}
+        self._silent_loops()
 
     def _silent_loops(self) -> None:
         """Times for a plain `for` loop over a cell, which says none: the calls of the cell are its steps."""
