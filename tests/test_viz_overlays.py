@@ -12,11 +12,12 @@ import svg_checks
 from test_viz import HOSTILE, Cell, data, elman, gru, lstm, plain_loop, rng, visible_edges
 
 import tinygrad_seq as tg
+from tinygrad_seq.bptt.norms import norm_of
 from tinygrad_seq.errors import ArgumentError, GraphError
 from tinygrad_seq.graph import node_of
 from tinygrad_seq.viz import draw, gates
 from tinygrad_seq.viz.gradients import flow_of
-from tinygrad_seq.viz.norms import norm_of, number
+from tinygrad_seq.viz.norms import number
 from tinygrad_seq.viz.unfold import read
 
 X = [0.9, -0.4, 0.7, 0.3, -0.6, 0.5]

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from .norms import norm_of
+from ..bptt.norms import norm_of
 from .picture import Edge, Picture, Use
 
 

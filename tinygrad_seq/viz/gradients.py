@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from ..autodiff import Step, steps_of_backward
+from ..bptt.norms import norm_of
 from ..graph import Node, Value, node_of, toposort
 from .attended import attended_by, attention_norms
-from .norms import mix, norm_of, number
+from .norms import mix, number
 from .picture import Box, Edge, Picture, Use
 
 FAINT, FULL, INFINITE, NOT_A_NUMBER, NONE = "#f3c9cf", "#c62f4b", "#6a1b9a", "#000000", "#cfd7e6"

@@ -10,12 +10,13 @@ import numpy as np
 
 from ..autodiff import grad
 from ..backend import to_numpy
+from ..bptt.norms import norm_of
 from ..bptt.uses import Term, leaf_of, terms
 from ..errors import GraphError, message
 from ..graph import Value, node_of, raw
 from .gradients import add_hidden_copies, copies_of
 from .names import PRODUCTS
-from .norms import mix, norm_of, number
+from .norms import mix, number
 from .picture import LEAVES, Edge, Picture
 
 LIT, DEEP, LINE, PALE, FAINT = "#fff6d8", "#ffb938", "#b07a00", "#f3f4f6", "#c3cad6"

@@ -1,25 +1,9 @@
-"""Numbers of a picture: norms, how they are written, and shades between two colours. Knows no picture."""
+"""Numbers of a picture: how they are written, and shades between two colours. Knows no picture."""
 
 from __future__ import annotations
 
 import math
 import re
-from typing import Any
-
-import numpy as np
-
-
-def norm_of(x: Any) -> float:
-    """The Euclidean norm of an array, without overflow and underflow on the way."""
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        squares = float((x * x).sum())
-        if 1e-30 < squares < 1e30:
-            return math.sqrt(squares)
-        largest = float(abs(x).max()) if x.size else 0.0
-        if largest == 0 or not math.isfinite(largest):
-            return largest
-        scaled = x / largest
-        return largest * math.sqrt(float((scaled * scaled).sum()))
 
 
 def number(x: float, digits: int = 2) -> str:
