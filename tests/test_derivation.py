@@ -511,3 +511,13 @@ def test_the_lines_of_a_cell_of_ones_own() -> None:
 def test_the_package_exposes_it() -> None:
     assert tg.bptt.explain is bptt.explain
     assert "print it" in repr(rnn_by_hand()[0])
+
+
+def test_a_step_inside_recompute_has_numbers_and_no_equations() -> None:
+    W, h = tg.Tensor(0.5 * numbers(H, H), requires_grad=True), tg.zeros((B, H), dtype="float64")
+    step = tg.recompute(lambda x, h: tg.tanh(x + h @ W))
+    for x in tg.steps(numbers(T, B, H)):
+        h = step(x, h)
+    derivation = explain((h**2).sum(), W)
+    assert derivation.check() < 1e-12 and len(derivation.loops[0].links) == T and "sum of all terms" in str(derivation)
+    assert derivation.loops[0].forward == [] and derivation.latex()

@@ -39,6 +39,16 @@ def equations(
     row: the parts of its state on a tape that is cut between steps, None where one is missing. before: the leaves in place of the state
     before it. of_step: whether a node is of the step. forward: whether that is t-1, or t+1. Empty where the step is longer than one would read.
     """
+    try:
+        lines, backward = _equations(row, before, names, weight, of_step, forward)
+    except tracing.Untraceable:
+        return [], []
+    return (lines, backward) if sum(len(a) + len(b) for a, b in [*lines, *backward]) < WIDEST else ([], [])
+
+
+def _equations(
+    row: Sequence[Any], before: Sequence[Node], names: Sequence[str], weight: Node, of_step: Callable[[Node], bool], forward: bool
+) -> tuple[list[Line], list[Line]]:
     outs = {f"{name}_t": v for name, v in zip(names, row, strict=True) if v is not None}
     old = [_a_step_before(name, "-" if forward else "+") for name in names][: len(before)]
     make, at = Writer({}, {}), dict[Any, Any]()
@@ -61,7 +71,7 @@ def equations(
         given = [(place, make.names[_place(at, *place)]) for place in _given(outs.values(), at) if weight in _behind(place[0])]
         ends += sorted(given, key=lambda end: end[1])
     backward = _backward(make, at, outs, ends)
-    return (lines, backward) if sum(len(a) + len(b) for a, b in [*lines, *backward]) < WIDEST else ([], [])
+    return lines, backward
 
 
 def _a_step_before(name: str, sign: str) -> str:
@@ -79,6 +89,8 @@ def _take_up(ends: Sequence[Node], make: Writer, at: dict[Any, Any], of_step: Ca
         node = stack.pop()
         if node in at or node in inside or node in outside:
             continue
+        if node.prim is not None and node.prim.name == "again":
+            raise tracing.Untraceable("a function inside tg.recompute keeps its ops to itself")
         if node.prim is not None and (of_step(node) or (_is_view(node) and _of_leaf(node))):
             inside.add(node)
             stack += [n for n in map(node_of, node.args) if n is not None]

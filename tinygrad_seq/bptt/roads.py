@@ -74,8 +74,8 @@ class Roads:
                 message(
                     "four_roads: the gradients differ",
                     got=", ".join(f"{road.name} by {road.difference:.2g}" for road in self.roads.values() if not road.agrees),
-                    do="dropout and other chance must be off (model.eval()), weights float64; or else a derivative rule is wrong: "
-                    "tg.testing.check_grads",
+                    do="dropout and other chance must be off (model.eval()), weights float64, and no state detached, which differences do "
+                    "not see; or else a derivative rule is wrong: tg.testing.check_grads",
                 )
             )
         return self
