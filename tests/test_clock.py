@@ -273,3 +273,45 @@ def test_the_state_before_the_first_step_comes_one_before_it() -> None:
     for t, x in enumerate(tg.steps(XS), 1):
         h = h if t % 2 == 0 else cell(x, h)
     assert temporal_jacobians((h**2).sum()).times.tolist() == [0, 1, 3, 5]
+
+
+def test_attention_in_a_plain_loop_is_of_the_step_that_reads_it() -> None:
+    """What a decoder attends to is not cut; what it asks with is a state, and is."""
+    first, second = Cell(), Cell(1)
+
+    def run(stop: Stop) -> Any:
+        h, hs, total = tg.tensor(ZERO), [], 0.0
+        for t, x in enumerate(XS, 1):
+            h = first(x, stop(h, t))
+            hs.append(h)
+        keys = tg.stack(hs)
+        for t, y in enumerate(YS, T + 1):
+            h = stop(h, t)
+            scores = tg.exp((keys * h).sum(axis=-1))
+            h = second(((scores / scores.sum(axis=0))[..., None] * keys).sum(axis=0) + y, h)
+            total = total + (h**2).sum()
+        return total
+
+    weights = [*first.parameters(), *second.parameters()]
+    for k in (1, 2, 3):
+        for g, expected in zip(truncate(run(never), k).grads(weights), tg.grad(run(detach_every(k)), weights), strict=True):
+            np.testing.assert_allclose(g.numpy(), expected.numpy(), rtol=1e-11, atol=1e-13)
+
+
+def test_a_model_called_for_many_sequences_has_the_steps_of_its_cell() -> None:
+    """Also where it is called more often than a sequence has steps."""
+
+    class Reader(nn.Module):
+        def __init__(self) -> None:
+            self.cell = Cell()
+
+        def forward(self, xs: Any) -> Any:
+            h = tg.tensor(ZERO)
+            for x in xs:
+                h = self.cell(x, h)
+            return h
+
+    reader = Reader()
+    loss = sum((reader(n * XS[:4]) ** 2).sum() for n in range(1, 9))
+    assert [(use.time, use.call) for use in ledger(loss, reader.cell.W).uses] == [(t, n) for n in range(1, 9) for t in range(1, 5)]
+    assert truncate(loss, 2).steps == 4

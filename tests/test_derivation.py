@@ -200,6 +200,15 @@ def in_plain_loop(how: str) -> Callable[[], Case]:
     return make
 
 
+def first_state_of_the_weight() -> Case:
+    """The weight makes the first state, too."""
+    W = tg.Tensor(0.5 * numbers(H, H, seed=1), requires_grad=True)
+    h = tg.tanh(tg.tensor(numbers(B, H)) @ W)
+    for x in tg.steps(numbers(T, B, H, seed=2)):
+        h = tg.tanh(x + h @ W)
+    return (h * numbers(B, H, seed=3)).sum(), {"W": W}
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "rnn": layer(nn.RNN), "lstm": layer(nn.LSTM), "gru": layer(nn.GRU), "relu": layer(nn.RNN, nonlinearity="relu"),
     "stacked": layer(nn.LSTM, num_layers=2), "bidirectional": layer(nn.GRU, bidirectional=True), "taps": layer(nn.RNN, taps=2),
@@ -208,6 +217,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "no batch": without_a_batch, "calls": calls_of_a_cell, "called twice": a_layer_called_twice, "loops in a loop": loops_in_a_loop,
     "own cell": own_cell, "embedded": embedded, "attention": with_attention,
     "embedded calls": in_plain_loop("embedded"), "changed between calls": in_plain_loop("masked"), "residual": in_plain_loop("residual"),
+    "first state": first_state_of_the_weight,
     "layers of one weight": one_weight_in(layers=True), "one weight reads and writes": one_weight_in(layers=False),
 }  # fmt: skip
 each_case = pytest.mark.parametrize("case", CASES)

@@ -21,10 +21,14 @@ MOST = 4  # sequences that go on side by side, of which one may have been detach
 
 @dataclass
 class Calls:
-    """One loop: for each step the calls in it, of every module one. clear: whether each of its steps reads the one before, and no other."""
+    """One loop: for each step the calls in it, of every module one.
+
+    clear: whether each of its steps reads the one before, and no other sequence. recurrent: whether steps read each other at all.
+    """
 
     steps: list[list[Frame]]
     clear: bool = True
+    recurrent: bool = True
 
 
 def calls_of(tape: Iterable[Node], told: Iterable[Frame]) -> list[Calls]:
@@ -94,7 +98,7 @@ def _reads(
 def _sequences(steps: list[list[Frame]], reads: dict[int, set[int]], inside: dict[int, list[Node]]) -> list[Calls]:
     """The steps of one loop as sequences; as a single one where nothing is handed on, or where it is not clear what follows what."""
     if not reads:
-        return [Calls(steps)]
+        return [Calls(steps, recurrent=False)]
     run_of: list[int] = []
     runs: list[list[int]] = []
     for i in range(len(steps)):

@@ -142,6 +142,8 @@ class Clock:
     def _calls(self, told: dict[Node, Frame]) -> dict[Node, Frame]:
         """For nodes outside of every step: the call of a module that was called again and again, and is a step if its calls read each other."""
         for calls in calls_of((node for node in self.tape if node not in told), set(told.values())):
+            if not calls.recurrent:
+                continue
             if not calls.clear:
                 self.unclear = calls.steps[0][0]
             for i, step in enumerate(calls.steps, 1):
@@ -165,36 +167,47 @@ class Clock:
         origins: dict[Node, Origins] = {}
         for node in self.tape:
             self._origins(node, origins)
-        after: dict[
-            Node, tuple[int, int]
-        ] = {}  # outside of the calls: the loop that a node was computed from, and its last step there
-        for node, came in origins.items():
-            if node not in self._here and len(came) == 1 and silent.issuperset(came):
-                ((k, (_, i)),) = came.items()
-                after[node] = k, i
-        usual = {(after[node][0], node.prim, str(node.shape)) for node in self._placed(after, set())}
-        self.between = self._placed(after, usual)
-        self._here |= {node: (after[node][0], i) for node, i in self.between.items()}
+        after = {node: came for node, came in origins.items() if node not in self._here and not silent.isdisjoint(came)}
+        usual = {(k, node.prim, str(node.shape)) for node, (k, _) in self._placed(after, silent, set()).items()}
+        placed = self._placed(after, silent, usual)
+        self.between = {node: i for node, (_, i) in placed.items()}
+        self._here |= placed
 
-    def _placed(self, after: dict[Node, tuple[int, int]], usual: Set[object]) -> dict[Node, int]:
-        """The steps of nodes between calls: as late as their readers allow, and the last step where a node is such as others are."""
-        needed: dict[Node, int] = {}
-        placed: dict[Node, int] = {}
+    def _placed(self, after: dict[Node, Origins], silent: set[int], usual: Set[object]) -> dict[Node, tuple[int, int]]:
+        """The loops and steps of nodes between calls, by what was made before them.
+
+        As late as their readers allow: with what is made of another loop, as by attention, that is the step that reads it, and else the step that it
+        was computed from. In the first and the last step, where a node is such as others are.
+        """
+        needed: dict[Node, dict[int, int]] = {}
+        placed: dict[Node, tuple[int, int]] = {}
+        first: dict[Node, int] = {}  # what a first step reads that no step made
         for node in reversed(self.tape):
-            if node in after:
-                k, i = after[node]
-                if node not in needed and not (i == len(self.loops[k]) and (k, node.prim, str(node.shape)) in usual):
+            came = after.get(node)
+            if node in first and (first[node], node.prim, str(node.shape)) in usual:
+                k, step = placed[node] = first[node], 1
+            elif came is not None:
+                asked = dict(needed.get(node, {}))
+                if not asked and len(came) == 1:
+                    ((k, (_, i)),) = came.items()
+                    if i == len(self.loops[k]) and (k, node.prim, str(node.shape)) in usual:
+                        asked = {k: i}
+                if len(asked) != 1:
                     continue
-                placed[node] = step = needed.get(node, i)
+                ((k, step),) = asked.items()
+                placed[node] = k, step
             elif node in self._here:
                 k, step = self._here[node]
             else:
                 continue
-            for source in map(node_of, node.args):
-                if source is not None and source in after and after[source][0] == k:
-                    i = after[source][1]
-                    ready = max(i, step) if node in after else i
-                    needed[source] = min(ready, needed.get(source, ready))
+            for source in map(node_of, node.args) if k in silent else ():
+                if source is not None and source not in self._here and k not in after.get(source, ()) and step == 1:
+                    first[source] = k
+                if source is not None and source in after and k in after[source]:
+                    last = after[source][k][1]
+                    ready = max(last, step) if came is not None or len(after[source]) > 1 else last
+                    by_loop = needed.setdefault(source, {})
+                    by_loop[k] = min(ready, by_loop.get(k, ready))
         return placed
 
     # ---- What is handed on -------------------------------------------------------------------------------------------------------

@@ -158,7 +158,10 @@ def explain(loss: Value, W: Value) -> Derivation:
 
 def _of_chain(chain: Chain, terms: Sequence[Term]) -> tuple[list[Term], list[Term]]:
     """The terms of uses within the steps of a loop, and the others."""
-    mine = [term for term in terms if chain.time_of(term.node) is not None]
+    first = (
+        {use for use, (k, _) in chain.reads.items() if k == 0} if chain.begun else set()
+    )  # what made the first state is none of the steps
+    mine = [term for term in terms if chain.time_of(term.node) is not None and (term.node, term.position) not in first]
     inside = {id(term) for term in mine}
     return mine, [term for term in terms if id(term) not in inside]
 
