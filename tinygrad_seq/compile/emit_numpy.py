@@ -16,7 +16,7 @@ from .schedule import Body
 from .storage import Place
 
 ROWS = 1024  # rows (t x B) of deltas that are multiplied at once
-CACHE = 1 << 17  # entries of all factors that are made at once
+CACHE = 1 << 18  # entries of all factors that are made at once
 PAD = 16  # columns more than are gathered: rows that lie a power of two apart share few places in the cache
 
 
