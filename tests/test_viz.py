@@ -5,8 +5,10 @@ from __future__ import annotations
 import builtins
 import html
 import json
+import os
 import re
 import shutil
+import time
 from collections import Counter
 from itertools import combinations, pairwise
 
@@ -466,6 +468,19 @@ def test_without_a_renderer_the_text_is_kept_and_the_error_names_both_ways(no_re
         drawing.save(tmp_path / "loss.png")
     assert (tmp_path / "loss.dot").read_bytes() == drawing.dot.encode() and not (tmp_path / "loss.png").exists()
     assert drawing._repr_mimebundle_() == {"text/plain": drawing.dot}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell script stands in for dot")
+def test_a_layout_that_does_not_end_is_stopped_and_the_error_names_the_way_out(monkeypatch, tmp_path):
+    program = tmp_path / "dot"
+    program.write_text("#!/bin/sh\nexec sleep 30\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(render.shutil, "which", lambda name: str(program))
+    monkeypatch.setattr(render, "PATIENCE", 0.2)
+    drawing, start = draw(elman(2)), time.monotonic()
+    with pytest.raises(GraphError, match=r"(?s)within 0\.2 seconds.*level='cells'.*full=False"):
+        drawing.save(tmp_path / "loss.png")
+    assert time.monotonic() - start < 10 and not (tmp_path / "loss.png").exists()
 
 
 def test_an_unknown_ending_and_a_constant_are_refused(tmp_path):

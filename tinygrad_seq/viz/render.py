@@ -16,6 +16,7 @@ from .picture import Picture
 from .stamp import placed
 
 FORMATS = ("svg", "png", "pdf")
+PATIENCE = 60.0  # seconds: where dot finds no layout by then, it seldom finds one at all
 
 
 class Drawing:
@@ -115,7 +116,16 @@ def _by_program(dot: str, kind: str, engine: str) -> bytes | None:
         return None
     for straight in ([], ["-Gsplines=line"]):  # where Graphviz finds no way for a curve, lines will do
         command = [program, f"-K{engine}", f"-T{kind}", *straight]
-        done = subprocess.run(command, input=dot.encode(), capture_output=True, check=False)
+        try:
+            done = subprocess.run(command, input=dot.encode(), capture_output=True, check=False, timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise GraphError(
+                message(
+                    f"draw: Graphviz has found no layout within {PATIENCE:g} seconds and was stopped",
+                    got=f"a picture of {dot.count(' -> ')} edges",
+                    do="level='cells' needs no layout; full=False leaves steps out; collapse=... makes modules one box; .dot is the text",
+                )
+            ) from None
         lost = re.findall(r"lost (\S+) (\S+) edge", done.stderr.decode(errors="replace"))
         unseen = bool(lost) and not any(f'\n  "{a}" -> "{b}"' in dot or f'\n  "{b}" -> "{a}"' in dot for a, b in lost)
         if done.returncode == 0 or (done.stdout and unseen):  # it lost invisible edges only, which have done their work
