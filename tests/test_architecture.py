@@ -30,7 +30,7 @@ ARROWS = re.findall(r"(?ms)^```$\n(errors <.*?)^```$", (TESTS.parent / "docs" / 
 AGAINST = {
     ("tensor", "interop"): "NumPy asks the Tensor (__array_ufunc__), interop answers",
 }
-HEAVY = set("cupy cupyx graphviz pygraphviz matplotlib scipy tqdm numba safetensors hypothesis torch IPython llvmlite".split())
+HEAVY = set("cupy cupyx pygraphviz matplotlib scipy tqdm numba safetensors hypothesis torch IPython llvmlite".split())
 FOR_NUMBA = ("numba_math", "numba_products", "numba_loops")  # in compile: what Numba compiles, imported by compiled loops alone
 UNPICKLING = set("pickle _pickle marshal shelve dill cloudpickle joblib yaml".split())
 INHERITED = {"forward", "extra_repr", "update", "rate", "rates", "sum_of"}  # of Module, Optimizer, LRScheduler and Deferred

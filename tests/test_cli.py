@@ -452,7 +452,7 @@ def test_the_command_line_imports_nothing_heavy_before_it_is_asked() -> None:
     heavy = {
         "matplotlib",
         "scipy",
-        "graphviz",
+        "pygraphviz",
         "numba",
         "cupy",
         "tinygrad_seq.nn",

@@ -16,7 +16,7 @@ import pytest
 import tinygrad_seq as tg
 from tinygrad_seq import ops
 
-HEAVY = "scipy graphviz pygraphviz matplotlib cupy tqdm numba safetensors hypothesis torch IPython".split()
+HEAVY = "scipy pygraphviz matplotlib cupy tqdm numba safetensors hypothesis torch IPython".split()
 PACKAGE = Path(tg.__file__).parent
 
 

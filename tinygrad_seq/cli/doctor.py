@@ -22,7 +22,7 @@ from ..errors import DeviceError, TinygradError
 from .options import HELP
 
 OK, ABSENT, BROKEN = "ok", "not there", "BROKEN"
-NEEDED = ("numpy", "scipy", "graphviz", "safetensors", "tqdm")
+NEEDED = ("numpy", "scipy", "safetensors", "tqdm")
 OLDEST = (3, 11)
 
 
