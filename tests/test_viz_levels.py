@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from svg_checks import complaints
+from svg_checks import complaints, through_boxes
+from svg_checks import read as svg_read
 
 import tinygrad_seq as tg
 from tinygrad_seq import nn
@@ -499,3 +500,12 @@ def test_an_invisible_edge_that_graphviz_loses_is_no_failure():
     assert shown.count('class="node"') > 100
     with pytest.raises(GraphError, match="Graphviz failed"):
         render.render("digraph g { a -> ", "svg")
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_arrows_to_what_gathers_two_directions_pass_every_box(layers):
+    """They rise beside the cells above their own and enter the boxes that stand side by side from below."""
+    hs, _ = nn.LSTM(3, 4, num_layers=layers, bidirectional=True, rng=0)(data(4, 1, 3))
+    drawing = draw((hs * hs).sum(), level="cells")
+    assert sum(box.label == "stack" for box in drawing._picture.boxes.values()) == 2
+    assert complaints(drawing.svg) == [] and through_boxes(svg_read(drawing.svg)) == []

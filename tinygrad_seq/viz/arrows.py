@@ -47,9 +47,16 @@ class Arrows:
             return [(x1 + side * w1, y1), (x2 - side * w2, y2)]
         up = 36.0 if y2 > y1 else -36.0
         start, end = (x1, y1 + up * h1), (x2, y2 - up * h2)
+        a, b = self.grid.boxes[edge.source].column, self.grid.boxes[edge.target].column
+        if (
+            a is not None
+            and b is None
+            and up > 0
+            and (number in self.grid.channels or self.grid.row[edge.target] in self.grid.gathering)
+        ):
+            return self._rising(number, edge, start, end)
         if number in self.grid.channels:
             return self._past(number, edge, start, end)
-        a, b = self.grid.boxes[edge.source].column, self.grid.boxes[edge.target].column
         parallel = self.grid.alike[edge.source, edge.target]
         shift = 8.0 * (parallel.index(number) - (len(parallel) - 1) / 2)
         if a is not None and b is None and self.grid.row[edge.target] - self.grid.row[edge.source] > 0 and abs(x2 - x1) > 60:
@@ -70,6 +77,30 @@ class Arrows:
         spread = max(0.3, min(1.0, abs(x2 - x1) / max(self.grid.width, 1.0)))
         end = (x2 + side * w2, y2 + 10 * h2 - 20 * h2 * spread)
         return [(x1, y1), (x1 + 0.2 * (x2 - x1), y1 + 0.9 * (end[1] - y1)), (x1 + 0.55 * (end[0] - x1), end[1]), end]
+
+    def _rising(self, number: int, edge: Edge, start: Point, end: Point) -> list[Point]:
+        """Up beside the boxes of its column, and from its top to what stands above all columns: from below where others stand beside that."""
+        column, row = self.grid.boxes[edge.source].column, self.grid.row[edge.source]
+        points = [start]
+        if number in self.grid.channels:
+            above = [self.grid.row[id] for id in self.grid.members[column] if self.grid.row[id] > row]
+            x, half = self.grid.middle[column] + self.grid.channels[number], self.grid.size[edge.source][0] / 2
+            low, high = (self.grid.y[r] + s * self.grid.tall[r] / 2 for r, s in ((min(above), -1), (max(above), 1)))
+            if abs(x - start[0]) < half - 6:
+                points = [(x, start[1])]
+            else:
+                at = _towards(start[0], x, half)
+                points = [(at, start[1]), (at, start[1] + 0.6 * (low - start[1])), (x, low - 0.6 * (low - start[1])), (x, low)]
+            points += _straight(points[-1], (x, high))
+        (x1, y1), w2 = points[-1], self.grid.size[edge.target][0]
+        if self.grid.row[edge.target] not in self.grid.gathering:
+            return points + self._to_above((x1, y1), self.grid.places.nodes[edge.target])[1:]
+        peers = sorted(
+            (e.source for _, e in self.grid.edges if e.target == edge.target), key=lambda id: self.grid.places.nodes[id][0]
+        )
+        port = (peers.index(edge.source) - (len(peers) - 1) / 2) * min(9.0, (w2 - 16) / len(peers))
+        (x2, y2), tall = (end[0] + port, end[1]), end[1] - y1
+        return points + [(x1 + 0.06 * (x2 - x1), y1 + 0.75 * tall), (x2 - 0.12 * (x2 - x1), y2 - 0.75 * tall), (x2, y2)]
 
     def _past(self, number: int, edge: Edge, start: Point, end: Point) -> list[Point]:
         """Up beside the boxes in between."""

@@ -18,7 +18,7 @@ from .arrows import Arrows
 from .cards import size_of
 from .picture import LEAVES, Edge, Picture, Places
 
-ROW_GAP, ATTENTION_GAP, COLUMN_GAP, INSIDE, BESIDE, FOOT = 32.0, 92.0, 12.0, 12.0, 16.0, 27.0
+ROW_GAP, GATHERING_GAP, ATTENTION_GAP, COLUMN_GAP, INSIDE, BESIDE, FOOT = 32.0, 72.0, 92.0, 12.0, 12.0, 16.0, 27.0
 ASIDE = 14.0  # how far two cells that nothing connects stand from the middle of their column, to let arrows pass
 UNSEEN = frozenset({"memory", "floor"})
 
@@ -54,17 +54,25 @@ class Grid:
         self.channels: dict[int, float] = {}  # the edges that pass a box -> where
         self.members: dict[int | None, list[str]] = defaultdict(list)  # of every column
         self.within: dict[int | None, list[tuple[int, Edge]]] = defaultdict(list)
+        self.leaving: dict[int | None, list[tuple[int, Edge]]] = defaultdict(list)  # the arrows to what stands above all columns
+        self.gathering: set[int] = set()  # rows above all columns in which several boxes take from many columns
         self.alike: dict[tuple[str, str], list[int]] = defaultdict(list)  # edges from one box to another, or with one label
         for id, box in self.boxes.items():
             self.members[box.column].append(id)
         for number, edge in self.edges:
             if self.boxes[edge.source].column == self.boxes[edge.target].column:
                 self.within[self.boxes[edge.source].column].append((number, edge))
+            elif self.boxes[edge.target].column is None and self.row[edge.target] > self.row[edge.source]:
+                self.leaving[self.boxes[edge.source].column].append((number, edge))
             self.alike[edge.source, edge.target].append(number)
             if edge.label:
                 self.alike[edge.source, "label " + edge.label].append(number)
         for column in picture.columns:
             self._arrange(column)
+        takers: dict[int, set[str]] = defaultdict(set)
+        for _, edge in (pair for pairs in self.leaving.values() for pair in pairs):
+            takers[self.row[edge.target]].add(edge.target)
+        self.gathering = {row for row, ids in takers.items() if len(ids) > 1}
         self.places = Places()
         self._set_columns()
         self._set_rows()
@@ -185,6 +193,8 @@ class Grid:
         for number, edge in inside:
             if edge.kind not in ("delayed", "undelayed"):
                 self._pass(number, edge, ids)
+        for number, edge in self.leaving[column]:
+            self._rise(number, edge, ids)
 
     def _spread(self, ids: list[str]) -> None:
         """Boxes of one row side by side, as near to where they want to be as they can."""
@@ -216,6 +226,14 @@ class Grid:
                 side = right
             self.channels[number] = side + (-3 if side == left else 3) * (taken % 2)
 
+    def _rise(self, number: int, edge: Edge, ids: list[str]) -> None:
+        """Lead an arrow out of its column past the boxes above its source, at the side that is nearer."""
+        x, above = self.x[edge.source], [id for id in ids if self.row[id] > self.row[edge.source]]
+        if any(abs(self.x[id] - x) < self.size[id][0] / 2 + 4 for id in above):
+            left = min(self.x[id] - self.size[id][0] / 2 for id in above) - 9
+            right = max(self.x[id] + self.size[id][0] / 2 for id in above) + 9
+            self.channels[number] = left if x - left <= right - x + 1e-6 else right
+
     # ---- Places --------------------------------------------------------------------------------------------------------------------
 
     def _set_columns(self) -> None:
@@ -226,7 +244,7 @@ class Grid:
         for column in self.picture.columns:
             ids = self.members[column]
             ends = [self.x[id] + s * self.size[id][0] / 2 for id in ids for s in (-1, 1)]
-            ends += [self.channels[n] for n, _ in self.within[column] if n in self.channels]
+            ends += [self.channels[n] for n, _ in self.within[column] + self.leaving[column] if n in self.channels]
             least = 22.0 if column not in self.picture.hidden else 46.0
             left, right = min([-least, *ends]) - INSIDE, max([least, *ends]) + INSIDE
             self.middle[column] = x - left
@@ -245,7 +263,8 @@ class Grid:
         for row in sorted(tall):
             y += tall[row] / 2
             self.y[row] = y
-            y += tall[row] / 2 + (ATTENTION_GAP if row in attended else ROW_GAP + (FOOT if row == -1 else 0))
+            gap = GATHERING_GAP if row + 1 in self.gathering else ROW_GAP
+            y += tall[row] / 2 + (ATTENTION_GAP if row in attended else gap + (FOOT if row == -1 else 0))
         self.height = y - ROW_GAP
 
     def _set_nodes(self) -> None:
