@@ -509,3 +509,45 @@ def test_arrows_to_what_gathers_two_directions_pass_every_box(layers):
     drawing = draw((hs * hs).sum(), level="cells")
     assert sum(box.label == "stack" for box in drawing._picture.boxes.values()) == 2
     assert complaints(drawing.svg) == [] and through_boxes(svg_read(drawing.svg)) == []
+
+
+class PlainTranslator(nn.Module):
+    """An encoder, and a decoder in a plain loop that starts from the encoder's last state; attention in two lines of one's own, or none."""
+
+    def __init__(self, attends):
+        self.source, self.target = nn.Embedding(6, 3, rng=0), nn.Embedding(6, 3, rng=1)
+        self.encoder, self.attends = nn.RNN(3, 4, rng=2), attends
+        self.decoder, self.score = nn.RNNCell(7 if attends else 3, 4, rng=3), nn.Linear(4, 6, rng=4)
+
+    def forward(self, ids, words):
+        hs, _ = self.encoder(self.source(ids))
+        h, scores = hs[-1], []
+        for word in words:
+            y = self.target(word)
+            if self.attends:
+                weights = nn.functional.softmax((hs * h).sum(axis=-1), axis=0)
+                y = tg.concatenate([y, (weights[..., None] * hs).sum(axis=0)], axis=-1)
+            h = self.decoder(y, h)
+            scores.append(self.score(h))
+        return (tg.stack(scores) ** 2).mean()
+
+
+@pytest.mark.parametrize("attends", [False, True])
+def test_a_decoder_in_a_plain_loop_and_all_that_runs_with_it_stand_after_the_encoder(attends):
+    words = np.array([[0, 1], [2, 3], [4, 5], [1, 0]])
+    drawing = draw(PlainTranslator(attends)(words, words[:3]), level="cells")
+    columns = {}
+    for box in drawing._picture.boxes.values():
+        columns.setdefault(box.label, set()).add(box.column)
+    assert columns["RNN"] == columns["Embedding source"] == {1, 2, 3, 4}
+    together = ["RNNCell", "Embedding target", "Linear", *(["softmax", "concat"] if attends else [])]
+    assert all(columns[label] == {5, 6, 7} for label in together)
+    assert complaints(drawing.svg) == []
+
+
+def test_a_decoder_that_begins_with_a_reshaped_last_state_stands_after_the_encoder():
+    hs, _ = nn.GRU(3, 4, rng=0)(data(4, 1, 3))
+    ys, _ = nn.GRU(3, 4, rng=1)(data(3, 1, 3), hs[-1][None])
+    drawing = draw((ys**2).mean(), level="cells")
+    assert [box.column for box in drawing._picture.boxes.values() if box.kind == "cell"] == [1, 2, 3, 4, 5, 6, 7]
+    assert complaints(drawing.svg) == []

@@ -36,7 +36,7 @@ class Arrows:
             return self._attention(edge)
         if edge.kind in ("delayed", "undelayed"):
             return self._delay(edge)
-        if edge.kind == "across":
+        if edge.kind == "across" or (edge.kind == "lane" and self.grid.row[edge.source] != self.grid.row[edge.target]):
             side, far = (36.0, 30.0) if x2 > x1 else (-36.0, -30.0)
             start, end = (x1 + side * w1, y1), (x2 - side * w2, y2)
             return [start, (start[0] + far, y1), (end[0] - far, y2), end]

@@ -106,7 +106,7 @@ class Grid:
 
     def _rows(self) -> dict[str, int]:
         unit = {id: id for id in self.boxes}
-        lines = [*self.picture.lanes, *_joined((e.source, e.target) for _, e in self.edges if e.kind == "sum")]
+        lines = [*self._lanes(), *_joined((e.source, e.target) for _, e in self.edges if e.kind == "sum")]
         for number, ids in enumerate(lines):
             unit |= dict.fromkeys((id for id in ids if id in unit), f"row {number}")
         after: dict[str, set[str]] = defaultdict(set)
@@ -131,6 +131,25 @@ class Grid:
             peers = [row[e.source] for _, e in self.edges if e.target in takers and self.boxes[e.source].column is not None]
             row["more"] = max(peers)
         return self._outside(row)
+
+    def _lanes(self) -> list[list[str]]:
+        """The lanes; a decoder stands above its encoder where it attends to it before it takes its step."""
+        found: list[list[str]] = []
+        after: dict[str, set[str]] = defaultdict(set)
+        for _, e in self.edges:
+            if self.boxes[e.source].column == self.boxes[e.target].column and e.kind != "attend":
+                after[e.source].add(e.target)
+        for lane in self.picture.lanes:
+            on = set(lane)
+            stack = [e.target for _, e in self.edges if e.kind == "attend" and e.source in on]
+            above = set(stack)
+            while stack:
+                new = after[stack.pop()] - above
+                above |= new
+                stack += new
+            first = next((k for k, id in enumerate(lane) if id in above), 0)
+            found += [lane[:first], lane[first:]] if first else [lane]
+        return found
 
     def _outside(self, row: dict[str, int]) -> dict[str, int]:
         """What stands outside of the columns is above those that it reads, or below all of them."""

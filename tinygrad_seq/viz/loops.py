@@ -149,6 +149,10 @@ class Loops:
         end = before + state.towards
         candidates = [self.roles[state.producers[before]], *sorted(roles, key=str)]
         last = next((made_at[role, end] for role in candidates if (role, end) in made_at), None)
+        for time in range(min(state.producers), max(state.producers)):  # what it hands on goes through ops outside of the loop
+            gap = next((made_at[role, time] for role in candidates if (role, time) in made_at), None)
+            if time not in state.producers and gap is not None:
+                state.producers[time] = gap
         if last is not None:
             kept = (user for user, _ in self.users[last] if user.prim is not None and user.prim.name == "where")
             takes = {node for node, _ in state.uses}

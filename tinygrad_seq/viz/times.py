@@ -5,6 +5,7 @@ Knows nothing of drawing.
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
 
@@ -57,18 +58,59 @@ def _moments(nodes: list[Node]) -> dict[Node, tuple[Any, int]]:
 
 
 def _starts(nodes: list[Node], moments: dict[Node, tuple[Any, int]]) -> dict[Any, int]:
-    """How far the steps of a loop lie behind those of the others: where it reads a later step of another, it starts after that loop."""
+    """How far the steps of a loop lie behind those of the others.
+
+    A loop whose every step reads the same step of another runs alongside; one that reads a later step of another starts after that has
+    ended, and what runs alongside that, as the embedding of what a decoder reads, moves with it.
+    """
     last: dict[Any, int] = {}
     for loop, time in moments.values():
         last[loop] = max(time, last.get(loop, time))
+    reads = _reads(nodes, moments)
+    steps_of = Counter(loop for loop, _ in {*moments.values()})
+    alongside: dict[tuple[Any, Any], int] = {}  # how many steps ahead the other is, in its own steps
+    for (loop, other), steps in reads.items():
+        ahead = {there - here for here, there in steps}
+        if len(ahead) == 1 and (ahead == {0} or len(steps) > 1 or steps_of[other] == 1):
+            alongside[loop, other] = ahead.pop()
     starts = dict.fromkeys(last, 0)
-    for node in nodes:
-        loop, time = moments.get(node, (None, 0))
-        for source in (node_of(unstacked(arg)) for arg in node.args) if loop is not None else ():
-            other, there = moments.get(source, (loop, 0)) if source is not None else (loop, 0)
-            if other != loop and there + starts[other] > time + starts[loop]:
+    for _ in range(len(last)):
+        before = dict(starts)
+        for (loop, other), steps in reads.items():
+            if (loop, other) in alongside:
+                starts[loop] = max(starts[loop], starts[other] + alongside[loop, other])
+            elif any(there + starts[other] > here + starts[loop] for here, there in steps):
                 starts[loop] = max(starts[loop], last[other] + starts[other])
+        for loop in last:  # what only one loop reads, step by step, stands with it
+            readers = [pair[0] for pair in reads if pair[1] == loop]
+            if readers and all((reader, loop) in alongside for reader in readers):
+                starts[loop] = max(starts[loop], min(starts[reader] - alongside[reader, loop] for reader in readers))
+        if starts == before:
+            break
     return starts
+
+
+def _reads(nodes: list[Node], moments: dict[Node, tuple[Any, int]]) -> dict[tuple[Any, Any], set[tuple[int, int]]]:
+    """Of a loop and another: which step reads which, through ops outside of the loops too, unless those read several steps."""
+    reads: dict[tuple[Any, Any], set[tuple[int, int]]] = defaultdict(set)
+    carried: dict[Node, dict[Any, int]] = {}  # an op outside of the loops -> the step of each loop that it passes on; -1: several
+    for node in nodes:
+        steps: set[tuple[Any, int]] = set()
+        for source in (node_of(unstacked(arg)) for arg in node.args):
+            if source in moments:
+                steps.add(moments[source])
+            elif source in carried:
+                steps |= carried[source].items()
+        if node in moments:
+            loop, time = moments[node]
+            for other, there in steps:
+                if other != loop and there >= 0:
+                    reads[loop, other].add((time, there))
+        elif steps:
+            found = carried.setdefault(node, {})
+            for other, there in steps:
+                found[other] = there if found.get(other, there) == there else -1
+    return reads
 
 
 def _calls(nodes: list[Node]) -> dict[Frame, tuple[int, Any, int]]:
@@ -107,5 +149,30 @@ def _companions(nodes: list[Node], times: dict[Node, int]) -> dict[Node, int]:
             guesses[node] = step = read.pop()
             ordinal = counts[step, node.prim.name] = counts.get((step, node.prim.name), 0) + 1
             alike.setdefault((node.prim.name, ordinal), []).append(node)
+    for node, step in _prepared(nodes, times | guesses).items():
+        guesses[node] = step
+        assert node.prim is not None
+        ordinal = counts[step, node.prim.name] = counts.get((step, node.prim.name), 0) + 1
+        alike.setdefault((node.prim.name, ordinal), []).append(node)
     kept = {node for group in alike.values() if len(group) > 1 for node in group}
     return {node: step for node, step in guesses.items() if node in kept}
+
+
+def _prepared(nodes: list[Node], times: dict[Node, int]) -> dict[Node, int]:
+    """What only one step reads and an earlier one has computed in part, as attention written by hand: the step that reads it."""
+    readers: dict[Node, set[int | None]] = defaultdict(set)
+    after: set[Node] = set()
+    for node in nodes:
+        sources = [source for source in map(node_of, node.args) if source is not None]
+        if any(source in times or source in after for source in sources):
+            after.add(node)
+    found: dict[Node, int] = {}
+    for node in reversed(nodes):
+        if node.prim is not None and node not in times and node in after and len(readers[node]) == 1:
+            (step,) = readers[node]
+            if step is not None:
+                found[node] = step
+        for source in map(node_of, node.args):
+            if source is not None:
+                readers[source].add(times.get(node, found.get(node)))
+    return dict(sorted(found.items(), key=lambda item: item[0].order))
