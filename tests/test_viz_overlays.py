@@ -475,3 +475,15 @@ def test_what_is_written_fits(graph, overlay):
 def test_indices_in_a_heading_are_small():
     C, weights, _ = scalar_rnn()
     assert re.search(r'∂C/∂w<FONT POINT-SIZE="9">x</FONT> = Σₜ', draw(C, light=weights["w_x"]).dot)
+
+
+def test_an_overlay_that_is_given_something_else_says_what_it_wants():
+    loss = (tg.nn.RNN(2, 3, rng=0)(np.ones((3, 1, 2), "float32"))[0] ** 2).sum()
+    for given, told in [
+        ({"light": "weight_hh_l0"}, r"(?s)light='weight_hh_l0' is no Tensor.*the parameter itself"),
+        ({"path": loss}, r"(?s)two ends.*path=\(a, b\)"),
+        ({"path": (loss,)}, "two ends"),
+        ({"truncation": 3}, r"(?s)truncation=3 says not of which loss.*tg\.bptt\.truncate\(loss, 3\)"),
+    ]:
+        with pytest.raises(ArgumentError, match=told):
+            tg.draw(loss, **given)

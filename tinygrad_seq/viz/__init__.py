@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from ..errors import ArgumentError, GraphError, message
@@ -82,14 +84,16 @@ def draw(
                 f"draw: {of_steps[0]} of which step? A folded loop is drawn once for all of them", do="level='cells' or level='ops'"
             )
         )
+    _check_given(light, path, truncation)
     drawn: list[Any] = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
     for value in [*drawn, *(path or ())]:
         require_recorded(value, "draw")
     tape = cut = _cut_tape(drawn, truncation)
     numbers = values or gradients or gates or light is not None or sensitivity is not None
-    moved = per_step(opened([*tape, *(path or ())], time_loop, checked=numbers))
-    tape, ends = moved[: len(tape)], moved[len(tape) :]
-    picture = read(tape, full=full, cells=level != "ops", collapse=collapse, open=open, folded=level == "folded")
+    with _no_collection():
+        moved = per_step(opened([*tape, *(path or ())], time_loop, checked=numbers))
+        tape, ends = moved[: len(tape)], moved[len(tape) :]
+        picture = read(tape, full=full, cells=level != "ops", collapse=collapse, open=open, folded=level == "folded")
     if not picture.boxes:
         raise GraphError(
             message(
@@ -113,6 +117,39 @@ def draw(
     finish(picture)
     steps = len(picture.columns) - len(picture.initial) + max(len(picture.hidden) - 1, 0)
     return Drawing(picture, steps)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without the garbage collector, which would look through the whole tape again and again for cycles that a tape has not."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
+
+
+def _check_given(light: Any, path: Any, truncation: Any) -> None:
+    """Refuse what an overlay cannot speak of."""
+    if light is not None and not isinstance(light, Value):
+        raise ArgumentError(
+            message(
+                f"draw: light={light!r:.40} is no Tensor",
+                expected="light=W",
+                do="light=model.rnn.weight_hh_l0, the parameter itself",
+            )
+        )
+    if path is not None and not (isinstance(path, (list, tuple)) and len(path) == 2):
+        raise ArgumentError(message("draw: a path has two ends", expected="path=(a, b), two values that this graph computed"))
+    if isinstance(truncation, (int, float, str)):
+        raise ArgumentError(
+            message(
+                f"draw: truncation={truncation!r} says not of which loss",
+                expected="draw(loss, truncation=tg.bptt.truncate(loss, 3)), or a list of (op, position of the argument)",
+            )
+        )
 
 
 def _cut_tape(outputs: list[Any], truncation: Any) -> list[Any]:
