@@ -120,7 +120,7 @@ def _value(node: Any) -> Any:
 
 
 def test_a_ledger_is_asked_for() -> None:
-    with pytest.raises(ArgumentError, match=r"(?s)plot.ledger: a list.*tg.bptt.ledger\(loss, W"):
+    with pytest.raises(ArgumentError, match=r"(?s)plot.ledger: cannot show list.*tg.bptt.ledger\(loss, W"):
         tg.plot.ledger([1])
 
 
@@ -181,7 +181,7 @@ def test_the_first_layer_is_the_lowest_row_of_a_heat_map() -> None:
 
 
 def test_flow_wants_losses() -> None:
-    with pytest.raises(ArgumentError, match="plot.flow: a int"):
+    with pytest.raises(ArgumentError, match="plot.flow: cannot show int"):
         tg.plot.flow({"a": 1})
     with pytest.raises(ArgumentError, match="empty dictionary"):
         tg.plot.flow({})
@@ -247,7 +247,7 @@ def deep_network(activation: Any, depth: int = 8, width: int = 96) -> tuple[Any,
 
 
 def test_norms_of_neurons_are_asked_for() -> None:
-    with pytest.raises(ArgumentError, match=r"(?s)plot.depth: a list.*tg.bptt.neuron_norms\(loss, model\)"):
+    with pytest.raises(ArgumentError, match=r"(?s)plot.depth: cannot show list.*tg.bptt.neuron_norms\(loss, model\)"):
         tg.plot.depth([np.ones((2, 2))])
 
 
@@ -396,7 +396,7 @@ def test_training_curves_are_means_of_the_last_steps() -> None:
     assert below.get_lines()[0].get_ydata().tolist() == history.norms and below.get_yscale() == "log"
     figure, numbers = tg.plot.training({"a": history, "b": history})
     assert len(figure.legends[0].get_texts()) == 4 and "b, losses" in numbers
-    with pytest.raises(ArgumentError, match="plot.training: a list"):
+    with pytest.raises(ArgumentError, match="plot.training: cannot show list"):
         tg.plot.training([1.0])
 
 

@@ -252,7 +252,7 @@ def test_a_long_loop_shows_its_ends_and_all_on_demand():
     assert columns_of(draw(elman(T=12)).dot) == list(range(13))
 
 
-@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("full", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_five_thousand_steps_are_drawn_without_recursion(full):
     drawing = draw(elman(T=5000), full=full)
     assert "in 5000 steps" in repr(drawing)

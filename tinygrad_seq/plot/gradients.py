@@ -29,7 +29,7 @@ def ledger(led: Ledger) -> Plot:
     if not isinstance(led, Ledger):
         raise ArgumentError(
             message(
-                f"plot.ledger: a {type(led).__name__}",
+                f"plot.ledger: cannot show {type(led).__name__}",
                 expected="a ledger",
                 do="tg.plot.ledger(tg.bptt.ledger(loss, W, losses=losses))",
             )
@@ -169,7 +169,7 @@ def _looks(networks: Iterable[GradientFlow]) -> dict[str, dict[str, Any]]:
 
 def _no_flow(one: Any) -> GradientFlow:
     raise ArgumentError(
-        message(f"plot.flow: a {type(one).__name__}", expected="a loss, a gradient flow, or a dictionary of them by name")
+        message(f"plot.flow: cannot show {type(one).__name__}", expected="a loss, a gradient flow, or a dictionary of them by name")
     )
 
 
@@ -205,7 +205,9 @@ def jacobians(found: Any, t: int | None = None, *, of: str | None = None, by: st
         for k, (name, one) in enumerate(networks.items()):
             if not isinstance(one, TemporalJacobians):
                 raise ArgumentError(
-                    message(f"plot.jacobians: a {type(one).__name__}", expected="what tg.bptt.temporal_jacobians(hs) returns")
+                    message(
+                        f"plot.jacobians: cannot show {type(one).__name__}", expected="what tg.bptt.temporal_jacobians(hs) returns"
+                    )
                 )
             norms, order = one.norms(t, of, by, kind="spectral"), np.argsort(one.times)
             numbers[f"{name}, times" if name else "times"], numbers[f"{name}, norms" if name else "norms"] = one.times, norms
@@ -265,7 +267,9 @@ def depth(found: Any) -> Plot:
         for axes, (name, one) in zip(parts, networks.items(), strict=True):
             if not isinstance(one, NeuronNorms):
                 raise ArgumentError(
-                    message(f"plot.depth: a {type(one).__name__}", expected="what tg.bptt.neuron_norms(loss, model) returns")
+                    message(
+                        f"plot.depth: cannot show {type(one).__name__}", expected="what tg.bptt.neuron_norms(loss, model) returns"
+                    )
                 )
             numbers[name or "norms"] = list(one.norms)
             numbers[f"{name}, decades lost" if name else "decades lost"] = one.decades_lost

@@ -104,7 +104,7 @@ def gates(found: Any, *, layer: int = 0, row: int = 0, labels: Sequence[str] | N
     if not isinstance(fields, Mapping) or not fields:
         raise ArgumentError(
             message(
-                f"plot.gates: a {type(found).__name__}",
+                f"plot.gates: cannot show {type(found).__name__}",
                 expected="the gates by name",
                 do="hs, last, found = lstm(xs, return_gates=True)",
             )
@@ -162,7 +162,9 @@ def training(history: Any, *, smooth: int = 50) -> Plot:
     for name, run in runs.items():
         if not hasattr(run, "losses"):
             raise ArgumentError(
-                message(f"plot.training: a {type(run).__name__}", expected="a History", do="history = tg.training.fit(...)")
+                message(
+                    f"plot.training: cannot show {type(run).__name__}", expected="a History", do="history = tg.training.fit(...)"
+                )
             )
         for key, values in _curves(run, smooth).items():
             numbers[f"{name}, {key}" if name else key] = values
