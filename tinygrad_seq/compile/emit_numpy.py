@@ -206,15 +206,13 @@ class BackwardWriter(Writer):
         for i, op in enumerate(back.gathered):
             self.top.append(f"gathered{i} = empty(({op.shape[1]}, chunk * {B} + {PAD}), {self.dtype(op.dtype)})")
         arrived: list[str] = []  # before the moments of a chunk
-        if (
-            step.states[0].ndim == 2 and np.prod(step.states[0].shape) <= STACKED
-        ):  # laid out as the loop needs it, for all of them at once
-            shape = back.homes[0].buffer.shape
-            self.top.append(f"arrived0 = empty((chunk, {shape[0]}, {shape[1]}), {self.dtype(step.states[0].dtype)})")
+        h = step.states[0]
+        if h.ndim == 2 and np.prod(h.shape) <= STACKED:  # laid out as the loop needs it, for all of them at once
+            self.top.append(f"arrived0 = empty((chunk, {h.shape[1]}, {h.shape[0]}), {self.dtype(h.dtype)})")
             arrived.append("copyto(arrived0[:hi - lo], g_hs[lo:hi].swapaxes(1, 2))")
             g_t = self.walk(("g", "chunk"), "g_t", "arrived0")
         else:
-            g_t = self.walk(("g", ""), "g_t", _walkable("g_hs", step.states[0].ndim))
+            g_t = self.walk(("g", ""), "g_t", _walkable("g_hs", h.ndim))
         loop = [f"add(d0, {g_t}, out=d0)"]
         before, after = [], []
         for k, home in enumerate(back.homes):

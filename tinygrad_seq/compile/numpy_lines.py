@@ -230,7 +230,8 @@ class Writer:
             return self.walked[key][0]
         if key not in self.views:
             others = sum(1 for k in (*self.views, *self.walked) if k[:2] == key[:2])
-            name = f"{place.buffer.name}_{place.lo}_{place.hi}_t" if place.when else self.name(place)
+            rows = "" if place.lo is None else f"_{place.lo}_{place.hi}"
+            name = f"{place.buffer.name}{rows}_t" if place.when else self.name(place)
             cut = f"{name}_{what}{others + 1 if others else ''}"
             if place.when:
                 return self.walk(key, cut, f"{self.along(place)}.reshape(-1, {shape})")

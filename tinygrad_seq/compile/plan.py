@@ -13,9 +13,7 @@ from .group import Group, groups_of
 from .schedule import Body
 from .storage import Buffer, Place, stored
 
-STACKED = (
-    4096  # entries of the operand of a product up to which there is one for each step: nothing is copied into it, or out of it
-)
+STACKED = 4096  # entries of the operand of a product up to which there is one for each step, and nothing is copied into it
 
 
 class Forward:
