@@ -19,6 +19,8 @@ try:
 except ImportError:
     torch = None
 
+against_torch = pytest.mark.skipif(torch is None, reason="compares with PyTorch, which is not installed: pip install torch==2.13.0")
+
 # ---- cut: the rows of a state --------------------------------------------------------------------------------------------------------
 
 
@@ -93,6 +95,7 @@ def largest_difference(ours, theirs):
 
 
 @pytest.mark.torch
+@against_torch
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("layers", [1, 2])
 def test_chunks_are_pytorch_with_the_state_detached(kind, layers):
@@ -110,6 +113,7 @@ def test_chunks_are_pytorch_with_the_state_detached(kind, layers):
 
 
 @pytest.mark.torch
+@against_torch
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("k1", "k2"), [(1, 1), (1, 3), (2, 3), (3, 5)])
 def test_windows_are_pytorch_run_anew_from_a_detached_state_for_each_block_of_losses(kind, k1, k2):
@@ -129,6 +133,7 @@ def test_windows_are_pytorch_run_anew_from_a_detached_state_for_each_block_of_lo
 
 
 @pytest.mark.torch
+@against_torch
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_of_the_batch_are_cut_where_their_sequences_end(kind):
     net, (xs, ys) = made(kind, num_layers=2), data()
