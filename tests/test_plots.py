@@ -563,13 +563,15 @@ def test_a_printed_heat_map_is_darker_where_the_number_is_larger(tmp_path: Any) 
 def test_the_page_of_plots_is_the_one_that_its_tool_writes_and_its_code_runs() -> None:
     root = Path(__file__).resolve().parent.parent
     tool = runpy.run_path(str(root / "tools" / "plots.py"))
-    assert (root / "docs" / "plots.md").read_text(encoding="utf-8") == tool["page"]()
+    assert (root / "docs" / "plots.md").read_text(encoding="utf-8") == tool["page"](
+        tool["HEAD"], tool["SETUP"], tool["ENTRIES"], "plots/{}.png"
+    )
     figures = sorted(path.name for path in (root / "docs" / "plots").iterdir())
     assert figures == sorted(f"{entry.name}.png" for entry in tool["ENTRIES"])
     assert sum((root / "docs" / "plots" / name).stat().st_size for name in figures) < 700_000
     scope: dict[str, Any] = {}
     exec(tool["SETUP"], scope)
-    used = {type(tool["plotted"](entry, scope)) for entry in tool["ENTRIES"]}
+    used = {type(tool["made"](entry, scope)) for entry in tool["ENTRIES"]}
     assert used == {tg.plot.Plot}
     code = "".join(entry.code for entry in tool["ENTRIES"])
     assert {name for name in tg.plot.__all__ if f"tg.plot.{name}(" not in code} == {"Plot"}, "and every plot stands there"

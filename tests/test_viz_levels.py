@@ -471,7 +471,9 @@ def test_the_page_of_pictures_is_what_its_tool_writes():
     tools = Path(__file__).resolve().parent.parent / "tools"
     scope = run_path(str(tools / "gallery.py"))
     docs = tools.parent / "docs"
-    assert (docs / "gallery.md").read_text(encoding="utf-8") == scope["page"]()
+    assert (docs / "gallery.md").read_text(encoding="utf-8") == scope["page"](
+        scope["HEAD"], scope["SETUP"], scope["ENTRIES"], "gallery/{}.svg"
+    )
     pictures = sorted(path.stem for path in (docs / "gallery").iterdir())
     assert pictures == sorted(entry.name for entry in scope["ENTRIES"])
     assert sum(path.stat().st_size for path in (docs / "gallery").iterdir()) < 1_000_000

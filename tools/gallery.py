@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from entries import Entry, made, page
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -74,15 +75,6 @@ TRANSLATOR = """class Translator(nn.Module):
 
 
 loss = Translator()(data(4), 3 * data(3))"""
-
-
-class Entry(NamedTuple):
-    """One picture: its file, its heading, what it shows, and the code, the last line of which draws it."""
-
-    name: str
-    title: str
-    text: str
-    code: str
 
 
 ENTRIES = [
@@ -203,37 +195,19 @@ tg.draw((hs**2).sum(), level="cells", gates=True, sensitivity=1)""",
 ]
 
 
-def drawn(entry: Entry, scope: dict[str, Any]) -> Any:
-    """Run the code of an entry; what its last line draws."""
-    tree = ast.parse(entry.code)
-    last = tree.body.pop()
-    assert isinstance(last, ast.Expr)
-    exec(compile(tree, entry.name, "exec"), scope)
-    return eval(compile(ast.Expression(last.value), entry.name, "eval"), scope)
-
-
-def page() -> str:
-    """The text of the page."""
-    parts = [HEAD, "```python", SETUP, "```", ""]
-    for entry in ENTRIES:
-        parts += [f"## {entry.title}", ""] + ([entry.text, ""] if entry.text else [])
-        parts += ["```python", entry.code, "```", "", f"![{entry.title}](gallery/{entry.name}.svg)", ""]
-    return "\n".join(parts)
-
-
 def main(docs: Path) -> None:
     """Write the page and its pictures."""
     folder, scope = docs / "gallery", {}
     folder.mkdir(parents=True, exist_ok=True)
     exec(SETUP, scope)
     for entry in ENTRIES:
-        path = drawn(entry, scope).save(folder / f"{entry.name}.svg")
+        path = made(entry, scope).save(folder / f"{entry.name}.svg")
         text = re.sub(r"<!--.*?-->\n", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
         for same in (' font-family="Helvetica,sans-Serif"', ' text-anchor="middle"'):  # said once for all
             text = text.replace(same, "").replace("<svg ", f"<svg{same} ", 1)
         path.write_text(text.rstrip() + "\n", encoding="utf-8", newline="\n")
         print(f"{path}  {path.stat().st_size / 1024:.0f} KiB")
-    (docs / "gallery.md").write_text(page(), encoding="utf-8", newline="\n")
+    (docs / "gallery.md").write_text(page(HEAD, SETUP, ENTRIES, "gallery/{}.svg"), encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

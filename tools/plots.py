@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from entries import Entry, made, page
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -41,15 +42,6 @@ def states(f, w, starts, steps=60):
     for _ in range(steps):
         path.append(f(path[-1] @ w if np.ndim(w) else w * path[-1]))
     return path'''
-
-
-class Entry(NamedTuple):
-    """One figure: its file, its heading, what it shows, and the code, the last line of which plots it."""
-
-    name: str
-    title: str
-    text: str
-    code: str
 
 
 ENTRIES = [
@@ -189,34 +181,16 @@ tg.plot.training(history, smooth=12)""",
 ]
 
 
-def plotted(entry: Entry, scope: dict[str, Any]) -> Any:
-    """Run the code of an entry; what its last line plots."""
-    tree = ast.parse(entry.code)
-    last = tree.body.pop()
-    assert isinstance(last, ast.Expr)
-    exec(compile(tree, entry.name, "exec"), scope)
-    return eval(compile(ast.Expression(last.value), entry.name, "eval"), scope)
-
-
-def page() -> str:
-    """The text of the page."""
-    parts = [HEAD, "```python", SETUP, "```", ""]
-    for entry in ENTRIES:
-        parts += [f"## {entry.title}", "", entry.text, "", "```python", entry.code, "```", ""]
-        parts += [f"![{entry.title}](plots/{entry.name}.png)", ""]
-    return "\n".join(parts)
-
-
 def main(docs: Path) -> None:
     """Write the page and its figures."""
     folder, scope = docs / "plots", {}
     folder.mkdir(parents=True, exist_ok=True)
     exec(SETUP, scope)
     for entry in ENTRIES:
-        path = plotted(entry, scope).save(folder / f"{entry.name}.png")
+        path = made(entry, scope).save(folder / f"{entry.name}.png")
         Image.open(path).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
         print(f"{path}  {path.stat().st_size / 1024:.0f} KiB")
-    (docs / "plots.md").write_text(page(), encoding="utf-8", newline="\n")
+    (docs / "plots.md").write_text(page(HEAD, SETUP, ENTRIES, "plots/{}.png"), encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":
