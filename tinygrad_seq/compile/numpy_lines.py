@@ -16,7 +16,7 @@ from .storage import Buffer, Instruction, Place
 
 SMALL = 10**6  # M x N x K of a product that OpenBLAS multiplies without copying its matrices first
 FEWEST = 16  # rows of a block
-NEAR = 2**17  # entries of a matrix whose columns are read as fast as its rows, since all of it stays in the cache
+NEAR = 2**17  # entries of a transposed matrix up to which it is cut into blocks, too: all of it stays in the cache
 FAR = 2**20  # entries of one that is transposed once, before the loop, and then read along its rows
 
 
