@@ -36,8 +36,8 @@ def load() -> tuple[Digits, Digits]:
 
 class Judgement(NamedTuple):
     """What the judge says of pictures: `confidence`, the mean of its greatest class probability; `smallest_share` of a class among them;
-    `frechet`, the distance of their pixels' mean and covariance to those of real digits; `nearest`, the median distance to the nearest real
-    digit: pictures that were learned by heart are at 0.
+    `frechet`, the distance of their pixels' mean and covariance to those of digits that nobody learned from; `nearest`, the median distance to
+    the nearest digit to learn from: pictures that were learned by heart are at 0.
     """
 
     confidence: float
@@ -47,20 +47,26 @@ class Judgement(NamedTuple):
 
 
 class Judge:
-    """Judges pictures by what it knows of real digits: logistic regression (scikit-learn's), moments of pixels, nearest neighbours."""
+    """Judges pictures by real digits: logistic regression (scikit-learn's) and nearest neighbours of those to learn from, moments of pixels of
+    those held out: `Judge(*load())`.
 
-    def __init__(self, real: Digits):
-        self.real = real.flat.astype("float64")
-        self.classes = needed("sklearn.linear_model", "scikit-learn").LogisticRegression(max_iter=2000).fit(self.real, real.labels)
+    The Fréchet distance of a finite number of pictures is not 0 even if they are real; compare figures of equally many (500 here, say).
+    """
+
+    def __init__(self, train: Digits, held_out: Digits):
+        self.train, self.held_out = train.flat.astype("float64"), held_out.flat.astype("float64")
+        self.classes = (
+            needed("sklearn.linear_model", "scikit-learn").LogisticRegression(max_iter=2000).fit(self.train, train.labels)
+        )
 
     def __call__(self, pictures: Any) -> Judgement:
         """Judge pictures (N, 8, 8) or (N, 64)."""
         rows = np.asarray(pictures, dtype="float64").reshape(len(pictures), 64)
         p = self.classes.predict_proba(rows)
         shares = np.bincount(p.argmax(1), minlength=10) / len(rows)
-        squares = (rows**2).sum(1)[:, None] - 2 * rows @ self.real.T + (self.real**2).sum(1)
+        squares = (rows**2).sum(1)[:, None] - 2 * rows @ self.train.T + (self.train**2).sum(1)
         nearest = np.sqrt(np.maximum(squares.min(1), 0))
-        return Judgement(float(p.max(1).mean()), float(shares.min()), frechet(rows, self.real), float(np.median(nearest)))
+        return Judgement(float(p.max(1).mean()), float(shares.min()), frechet(rows, self.held_out), float(np.median(nearest)))
 
 
 def frechet(a: Any, b: Any) -> float:
