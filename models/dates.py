@@ -37,14 +37,18 @@ class Dates(NamedTuple):
     iso: list[str]
 
 
+def written(day: datetime.date, kind: str) -> str:
+    """A date in one of the formats, in lower case."""
+    told: str = needed("babel.dates", "babel").format_date(day, format=kind, locale="en_US")
+    return told.lower().replace("\u202f", " ")
+
+
 def load(number: int, rng: np.random.Generator) -> Dates:
     """So many dates between 1970 and 2025, each in one of the eleven formats, all pairs different."""
-    format_date = needed("babel.dates", "babel").format_date
     first, last = datetime.date(1970, 1, 1).toordinal(), datetime.date(2025, 12, 31).toordinal()
     pairs: dict[tuple[str, str], None] = {}
     while len(pairs) < number:
         day = datetime.date.fromordinal(int(rng.integers(first, last + 1)))
         kind = FORMATS[int(rng.integers(len(FORMATS)))]
-        written = format_date(day, format=kind, locale="en_US").lower().replace("\u202f", " ")
-        pairs[written, day.isoformat()] = None
-    return Dates([written for written, _ in pairs], [iso for _, iso in pairs])
+        pairs[written(day, kind), day.isoformat()] = None
+    return Dates([line for line, _ in pairs], [iso for _, iso in pairs])
