@@ -639,6 +639,54 @@ def decorated_function() -> Run:
     return run(a, twice(F.rnn_step), xs, h, (w, u))
 
 
+def _by_slices(order: tuple[int, ...]) -> Run:
+    """An LSTM whose gates are slices of one product, the blocks in some order."""
+    a = Leaves()
+    xs, h, c, w, u = a("xs", T, B, D), a("h", B, H), a("c", B, H), a("w", 4 * H, D), a("u", 4 * H, H)
+
+    def step(x, h, c, w, u):
+        z = F.linear(x, w) + F.linear(h, u)
+        i, f, g, o = (z[:, k * H : (k + 1) * H] for k in order)
+        c = tg.sigmoid(f) * c + tg.sigmoid(i) * tg.tanh(g)
+        return tg.sigmoid(o) * tg.tanh(c), c
+
+    return run(a, step, xs, (h, c), (w, u))
+
+
+@cell
+def gates_as_slices_of_one_product() -> Run:
+    return _by_slices((0, 1, 2, 3))
+
+
+@cell
+def gates_as_slices_in_another_order() -> Run:
+    return _by_slices((3, 1, 0, 2))
+
+
+@cell
+def slices_that_overlap_or_leave_something_out() -> Run:
+    a = Leaves()
+    xs, h, w, u = a.simple()
+
+    def step(x, h, w, u):
+        z = F.linear(x, w) + F.linear(h, u)
+        return tg.tanh(tg.concatenate([z[:, : H - 1] * z[:, 1:], z[:, 1:2]], axis=-1))
+
+    return run(a, step, xs, h, (w, u))
+
+
+@cell
+def gelu_in_a_highway_network() -> Run:
+    a = Leaves()
+    xs, h, w, u = a.simple()
+
+    def step(x, h, w, u):
+        t = tg.sigmoid(F.linear(h, u))
+        return t * F.gelu(F.linear(x, w) + h) + (1 - t) * h
+
+    return run(a, step, xs, h, (w, u))
+
+
 @mostly_numpy
 @pytest.mark.parametrize("name", CELLS)
 def test_cells_that_people_write_are_compiled(name: str, target: str):

@@ -33,6 +33,7 @@ MAPS = {
     "reciprocal": "one / {0}",
     "power": "{0} ** {1}",
     "erf": "erf({0})",
+    "normal_cdf": "f(0.5) * (one + erf({0} * f(sqrt(0.5))))",
     "where": "{1} if {0} else {2}",
     "maximum": "{0} if ({0} >= {1}) | ({0} != {0}) else {1}",
     "minimum": "{0} if ({0} <= {1}) | ({0} != {0}) else {1}",

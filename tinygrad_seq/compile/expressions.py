@@ -12,13 +12,14 @@ import numpy as np
 from .. import ops
 from ..graph import MultiNode, Node, Output, raw
 from ..ops.broadcast import sum_to
-from ..ops.indexing import _getitem
+from ..ops.indexing import _getitem, _sum_of_slices
 from ..ops.joining import join
 from ..ops.products import _inner
 from .trace import Untraceable
 
 _INNER, _MATMUL, _JOIN, _SUM_TO = _inner.primitive, ops.matmul.primitive, join.primitive, sum_to.primitive
 _TRANSPOSE, _GETITEM, _BROADCAST = ops.transpose.primitive, _getitem.primitive, ops.broadcast_to.primitive
+_SUM_OF_SLICES = _sum_of_slices.primitive
 
 
 class Op:
@@ -154,6 +155,8 @@ class Expressions:
             return [self.part(first, lo, hi) for lo, hi in pairwise(bounds)]
         if prim is _GETITEM and (span := _last_axis_only(params["key"], first.shape)):
             return self.part(first, *span)
+        if prim is _SUM_OF_SLICES and (order := _side_by_side(params["keys"], shape)):
+            return self.op("join", [args[k] for k in order], (), shape, dtype)
         if prim is _INNER or prim is _MATMUL:
             v, w = args
             if v.ndim == w.ndim == 2 and _is_static(w):
@@ -206,6 +209,16 @@ def _last_axis_only(key: Any, shape: tuple[int, ...]) -> tuple[int, int] | None:
         return None
     lo, hi, step = parts[-1].indices(shape[-1])
     return (lo, hi) if step == 1 and hi > lo else None
+
+
+def _side_by_side(keys: Sequence[Any], shape: tuple[int, ...]) -> list[int]:
+    """The order in which slices of the last axis lie beside one another, if together they are all of it, and each place is in one; else []."""
+    spans = [_last_axis_only(key, shape) for key in keys]
+    if None in spans:
+        return []
+    order = sorted(range(len(spans)), key=lambda k: spans[k] or (0, 0))
+    edges = [0, *(edge for k in order for edge in spans[k] or ()), shape[-1]]
+    return order if edges[::2] == edges[1::2] else []
 
 
 def used(outputs: Iterable[Op]) -> list[Op]:
