@@ -418,6 +418,13 @@ def test_what_a_logarithmic_scale_has_no_place_for_stands_at_its_edges() -> None
     assert axes.texts[0].get_text() == "▽ zero, △ infinite, × not a number"
 
 
+def test_trajectories_of_float32_are_drawn() -> None:
+    path = np.linspace(-1, 1, 8, dtype="float32")
+    figure, numbers = tg.plot.trajectories(path)
+    np.testing.assert_array_equal(figure.axes[0].get_lines()[0].get_ydata(), path)
+    assert numbers["states"].dtype == np.float32
+
+
 @pytest.mark.parametrize("factor", [1e-4, 1e4])
 def test_lines_to_the_end_of_all_numbers_are_drawn(factor: float) -> None:
     figure, numbers = tg.plot.growth(np.eye(2) * factor, np.ones(2), steps=100)

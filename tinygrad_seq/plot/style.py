@@ -157,7 +157,7 @@ def off_scale(y: Any) -> dict[str, tuple[str, float, Any]]:
 
 def near_the_end(axes: Any) -> bool:
     """Whether the lines reach so far that a margin around them would leave all numbers."""
-    drawn = [np.abs(line.get_ydata()) for line in axes.get_lines()]
+    drawn = [np.abs(line.get_ydata()).astype("float64") for line in axes.get_lines()]  # the bounds are none that float32 knows
     sizes = np.concatenate([np.ravel(y) for y in drawn] or [np.zeros(0)])
     sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
     return bool(sizes.size) and bool(sizes.max() > 1e280 or sizes.min() < 1e-280)
