@@ -49,7 +49,8 @@ def save(state: Any, path: str | os.PathLike[str], *, metadata: Mapping[str, str
     state: dicts with strings as keys, lists, tuples, arrays (also Tensors), Python and NumPy numbers, strings and None, nested as
     you like. An array that stands in it twice is stored once. metadata: strings of your own, which `metadata(path)` reads.
 
-    Whenever the program is killed, the file is the old one or the new one; when `save` has returned, it is the new one, on the disk.
+    Whenever the program is killed, the file is the old one or the new one; when `save` has returned, it is the new one, on the disk. The same
+    state gives the same bytes.
     """
     import safetensors
     import safetensors.numpy
@@ -71,7 +72,17 @@ def save(state: Any, path: str | os.PathLike[str], *, metadata: Mapping[str, str
                 do="make arrays of long lists of numbers: np.array(numbers)",
             )
         )
-    _replace(target, content)
+    _replace(target, _in_order(content))
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file with its metadata sorted: the library writes them in any order, and the same state is to give the same bytes."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the arrays stay aligned
+    return b"".join((len(text).to_bytes(8, "little"), text, memoryview(content)[end:]))
 
 
 def load(path: str | os.PathLike[str]) -> Any:
