@@ -200,7 +200,7 @@ WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 ISO = len("1998-03-12")
 
 
-@experiment("T25b", "GPT: dates, read and made up", rows="J8", quick=DateLines(steps=300), full=DateLines(), seconds=(8, 26))
+@experiment("T25b", "GPT: dates, read and made up", rows="J8", quick=DateLines(steps=250), full=DateLines(), seconds=(8, 26))
 def date_model(run: Run, config: DateLines) -> None:
     """The model turns held out dates into ISO 8601; its surprise stands beside that of n-grams; lines drawn from it are checked."""
     c = config
@@ -212,10 +212,10 @@ def date_model(run: Run, config: DateLines) -> None:
 
     prompt, answer = held_out[:-ISO], held_out[-ISO:]
     exact = (gpt.write(prompt, ISO) == answer).all(axis=0).mean()
-    run.result(f"GPT: dates all right, of {c.held_out} held out", exact, at_least=0.9, quick=0.25)
+    run.result(f"GPT: dates all right, of {c.held_out} held out", exact, at_least=0.95, quick=0.5)
     with training.evaluating(gpt):
         bits = float(F.cross_entropy(gpt(held_out[:-1]), held_out[1:])) * (len(lines) - 1) / np.log(2)
-    run.result("GPT: bits per held out line, its place and length included", bits, at_most=24, quick=32)
+    run.result("GPT: bits per held out line, its place and length included", bits, at_most=21, quick=25)
     run.result("there are so many dates and formats, in bits", np.log2(DAYS * len(dates.FORMATS)))
     streams = [as_stream(part, vocabulary) for part in (learned, held_out)]
     for order in (3, 5, 7):
@@ -225,11 +225,11 @@ def date_model(run: Run, config: DateLines) -> None:
     drawn = gpt.write(np.full((1, 300), vocabulary.encode("\n")[0]), len(lines) - 1, temperature=1.0, rng=run.rng("drawn"))
     texts = [vocabulary.decode(column).lstrip("\n") for column in drawn.T]
     agree, true = [np.mean([is_true(text, weekday) for text in texts]) for weekday in (False, True)]
-    run.result("drawn at temperature 1: both sides of > agree, of 300", agree, at_least=0.9, quick=0.3)
+    run.result("drawn at temperature 1: both sides of > agree, of 300", agree, at_least=0.8, quick=0.3)
     run.result("... and the day of the week is right", true)
     old = {vocabulary.decode(column).lstrip("\n") for column in learned.T}
     run.result("... and it was not learned from", np.mean([is_true(text) and text not in old for text in texts]))
-    run.note("Days of the week it guesses: on which one a date falls is a calculation, which 1,000 steps do not teach.")
+    run.note("Days of the week it guesses: on which one a date falls is a calculation that it has not learned.")
     run.write("drawn.txt", "\n".join(f"{'true ' if is_true(text) else 'FALSE'}  {text}" for text in texts))
     run.show("\n".join(texts[:5]))
     run.figure("training.svg", lambda: tg.plot.training(history))
@@ -260,6 +260,9 @@ class Lookup:
     learning_rate: float = 5e-3
 
 
+COUNTS = (0, 1, 2, 4, 8, 16)  # of examples in a prompt of the test
+
+
 def lookups(kinds: int, examples: int, B: int, rng: np.random.Generator) -> Any:
     """B lines: so many examples (one symbol for each pair of a letter and its digit), a letter that is asked for, its digit.
 
@@ -284,17 +287,16 @@ def prompting(run: Run, config: Lookup) -> None:
 
     trained(run, "gpt", gpt, next_symbol_loss(1), Drawn(drawn, run.rng("lines")), c.steps, c.learning_rate)
 
-    before, right, possible, counts = gpt.state_dict(), [], [], range(0, c.examples + 1, 2)
-    for n in counts:
+    before, right, possible = gpt.state_dict(), [], []
+    for n in COUNTS:
         lines = lookups(c.kinds, n, 2000, run.rng(f"{n} examples"))
         right.append(float((gpt.write(lines[:-1], 1) == lines[-1:]).mean()))
         seen = 1 - (1 - 1 / c.kinds) ** n
         possible.append(seen + (1 - seen) / c.kinds)
-        if n in (0, 2, 4, 8, 16):
-            run.result(f"{n} examples: right answers, of 2,000", right[-1])
-            run.result(f"{n} examples: the most that is possible", possible[-1])
+        run.result(f"{n} examples: right answers, of 2,000", right[-1])
+        run.result(f"{n} examples: the most that is possible", possible[-1])
     run.result("furthest below the most that is possible", np.max(np.subtract(possible, right)), at_most=0.05, quick=0.1)
-    run.result("smallest gain by two examples more", np.diff(right).min(), at_least=0.01, quick=0)
+    run.result("smallest gain from one prompt to the next longer one", np.diff(right).min(), at_least=0.05)
     changed = sum(array.tobytes() != before[name].tobytes() for name, array in gpt.state_dict().items())
     run.result("arrays of weights that changed by prompting", changed, at_most=0)
     run.figure("examples.svg", lambda: curve(np.stack([right, possible], axis=1), ["right answers", "the most that is possible"]))
@@ -305,7 +307,7 @@ def curve(lines: Any, labels: list[str]) -> Any:
     plot = tg.plot.trajectories(lines, labels=labels)
     axes = plot.figure.axes[0]
     axes.set(xlabel="examples in the prompt", ylabel="right", ylim=(0, 1))
-    axes.set_xticks(range(len(lines)), [str(2 * n) for n in range(len(lines))])
+    axes.set_xticks(range(len(COUNTS)), [str(n) for n in COUNTS])
     return plot
 
 
