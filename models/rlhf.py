@@ -200,13 +200,13 @@ def log_probability(model: Policy, strings: Any) -> Any:
 
 def against_frontier(ways: dict[str, list[dict[str, float]]], means: Any, costs: Any) -> Any:
     """A figure of the rule by the KL: the frontier, and where each policy was after each update."""
-    plot = tg.plot.trajectories(np.zeros((1, 1 + len(ways))), labels=["the most that is possible", *ways])
+    plot = tg.plot.trajectories(np.zeros((1, 1)))
     axes = plot.figure.axes[0]
-    axes.lines[0].set_data(costs, means)
-    for line, way in zip(axes.lines[1:], ways.values()):
-        line.set_data([row["kl"] for row in way], [row["rule"] for row in way])
-        line.set(linestyle="none", marker=".", markersize=3)
+    axes.lines[0].set(xdata=costs, ydata=means, label="the most that is possible")
+    for (name, way), look in zip(ways.items(), ({"color": "0.1", "marker": "x"}, {"color": "0.6", "marker": "."})):
+        axes.plot([row["kl"] for row in way], [row["rule"] for row in way], linestyle="none", label=name, **look)
     axes.set(xlabel="KL to the model before, nats", ylabel='mean number of "ab"', xlim=(0, 17), ylim=(0, 6.2))
+    axes.legend(loc="lower right", title="each update of a policy")
     return plot
 
 
