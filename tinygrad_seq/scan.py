@@ -246,10 +246,12 @@ def time_loop(node: Node) -> bool:
     return node.prim is _scan.primitive
 
 
-def _equation(*arrays: Any, trace: Trace, count: int, there: Any, reverse: bool, name: str, **_: Any) -> tuple[Any, ...]:
+def _equation(
+    *arrays: Any, trace: Callable[[], Trace], count: int, there: Any, reverse: bool, name: str, **_: Any
+) -> tuple[Any, ...]:
     """The loop that a compiled one equals, on the ops that it was traced from."""
     xs, states, statics = arrays[0], arrays[1 : 1 + count], arrays[1 + count :]
-    origins = Origins(trace, statics)
+    origins = Origins(trace(), statics)
 
     def step(x: Any, *states: Any) -> tuple[Any, ...]:
         new = Step(origins, x, states).run()

@@ -172,7 +172,7 @@ class Found(NamedTuple):
     compiled: Compiled
     statics: list[Any]  # values, on the tape
     form: Any  # what the step returned, or something of its form
-    trace: tracing.Trace  # its equations in its own frames
+    trace: Callable[[], tracing.Trace]  # its equations in its own frames
 
 
 _loops: OrderedDict[Any, Compiled] = OrderedDict()
@@ -231,7 +231,7 @@ def find(traced: tracing.Traced, x: Any, states: Sequence[Any], weights: Sequenc
             _loops.move_to_end(whole)
     places = {id(w): i for i, w in enumerate(weights)}
     brought = any(id(g) not in places and not isinstance(g, Value) for g in traced.given)
-    return Found(compiled, statics, traced.new, trace), brought or not compiled.proven
+    return Found(compiled, statics, traced.new, lambda: trace), brought or not compiled.proven
 
 
 def difference(first: tracing.Traced, second: tracing.Traced) -> str:

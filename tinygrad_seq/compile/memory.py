@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +29,8 @@ class Entry(NamedTuple):
     compiled: Compiled
     sources: list[Any]  # of what the trace calls given: which weight, or a reference to a value around the step
     form: Any  # of what the step returned
-    frames: list[list[tuple[Any, Any, int]]]  # the frames of each op: references to their owners, times, and which frame it is
+    owners: list[Any]  # of the frames of its ops, each once: references
+    frames: list[list[tuple[int, Any, int]]]  # of each op, from the outermost: which owner, at which time, and which frame it is
 
 
 _steps: OrderedDict[Any, Entry] = OrderedDict()
@@ -64,6 +66,8 @@ _known: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
 
 def _is_known(function: Any) -> bool:
     """Whether a function is one of `nn.functional`, with nothing around it."""
+    if type(function) is FunctionType and function.__closure__ and "__wrapped__" not in function.__dict__:
+        return False
     try:
         known = _known.get(function)
     except TypeError:  # no reference can be made to it
@@ -89,18 +93,15 @@ def remembered(key: Any, weights: Sequence[Any]) -> Found | None:
         return None
     trace = entry.compiled.trace
     given = [weights[s] if type(s) is int else s() for s in entry.sources]
-    gone = bool([g for g in given if g is None])
-    if not gone and any(entry.frames):
-        owners = [[(o() if isinstance(o, weakref.ref) else o, t, k) for o, t, k in path] for path in entry.frames]
-        gone = any(o is None for path in owners for o, *_ in path)
-        trace = trace if gone else _in_frames(trace, owners)
-    if gone:
+    owners = [o() if type(o) is weakref.ref else o for o in entry.owners]
+    if [g for g in given if g is None] or [o for o in owners if o is None]:
         _steps.pop(key, None)
         return None
     if len(_steps) > MOST // 2:  # soon the eldest will be dropped
         with suppress(KeyError):  # another thread may have dropped it just now
             _steps.move_to_end(key)
-    return Found(entry.compiled, tracing.compute_statics(trace, given), entry.form, trace)
+    in_frames = partial(_in_frames, trace, owners, entry.frames)  # which only a reader asks for
+    return Found(entry.compiled, tracing.compute_statics(trace, given), entry.form, in_frames)
 
 
 def remember(key: Any, found: Found, traced: tracing.Traced, weights: Sequence[Any]) -> None:
@@ -115,9 +116,17 @@ def remember(key: Any, found: Found, traced: tracing.Traced, weights: Sequence[A
         else:
             return
     if key is not None:
-        calls = (*found.trace.statics, *found.trace.calls)
-        frames = [[(_reference(f.owner), f.step, f.call) for f in call.frame] for call in calls]
-        _steps[key] = Entry(found.compiled, sources, _hollow(traced.new), frames)
+        trace = found.trace()
+        at: dict[int, int] = {}
+        owners: list[Any] = []
+        frames = []
+        for call in (*trace.statics, *trace.calls):
+            for f in call.frame:
+                if id(f.owner) not in at:
+                    at[id(f.owner)] = len(owners)
+                    owners.append(_reference(f.owner))
+            frames.append([(at[id(f.owner)], f.step, f.call) for f in call.frame])
+        _steps[key] = Entry(found.compiled, sources, _hollow(traced.new), owners, frames)
         if len(_steps) > MOST:
             _steps.popitem(last=False)
 
@@ -129,15 +138,15 @@ def _reference(owner: Any) -> Any:
         return owner
 
 
-def _in_frames(trace: tracing.Trace, owners: list[list[tuple[Any, Any, int]]]) -> tracing.Trace:
+def _in_frames(trace: tracing.Trace, owners: list[Any], frames: list[list[tuple[int, Any, int]]]) -> tracing.Trace:
     """The trace with the frames of its ops."""
     made: dict[int, Frame] = {}
     calls: list[tracing.Call] = []
-    for call, path in zip((*trace.statics, *trace.calls), owners, strict=True):
+    for call, path in zip((*trace.statics, *trace.calls), frames, strict=True):
         inner: list[Frame] = []
         for owner, step, k in path:
             if k not in made:
-                made[k] = Frame(inner[-1] if inner else None, owner, step)
+                made[k] = Frame(inner[-1] if inner else None, owners[owner], step)
             inner.append(made[k])
         calls.append(call._replace(frame=tuple(inner)))
     n = len(trace.statics)

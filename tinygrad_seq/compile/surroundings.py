@@ -20,6 +20,7 @@ from ..primitives import Primitive
 
 MOST = 2000  # things that are looked at
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis), np.generic, np.dtype)
+_COMPARED = frozenset((type(None), bool, int, str, bytes))  # equal if they are the same
 _CONTAINERS = (tuple, list, set, frozenset, dict, deque)
 _DESCRIPTORS = (type(vars(namedtuple("_", "a"))["a"]), types.MemberDescriptorType, types.GetSetDescriptorType)
 _PACKAGE = __package__.partition(".")[0]
@@ -42,15 +43,18 @@ class Surroundings:
     def _of(self, x: Any) -> Any:
         """The part of the key that stands for x."""
         self.count += 1
+        kind = type(x)
+        if kind in _COMPARED:
+            return kind, x
+        if isinstance(x, Value):
+            self.values.append(x)
+            return id(x), x.node is None, x._data.shape, x._data.dtype
         if isinstance(x, _PLAIN):
             return plain_key(x)
         if isinstance(x, types.ModuleType):
             return (x, random.getstate()) if x is random else x
         if _is_ours(x):
             return x
-        if isinstance(x, Value):
-            self.values.append(x)
-            return id(x), x.node is None, x._data.shape, x._data.dtype
         if id(x) in self.seen:
             return "again", self.seen[id(x)]
         self.seen[id(x)] = len(self.seen)
@@ -108,14 +112,16 @@ class Surroundings:
 
     def _of_function(self, f: types.FunctionType) -> Any:
         around = [_content(cell) for cell in f.__closure__ or ()]
-        names = _names(f.__code__)
-        used = [f.__globals__[name] for name in names if name in f.__globals__]
+        names, home = _names(f.__code__), f.__globals__
+        used = [home[name] for name in names if name in home]
         for _ in range(2):  # settings.GAIN, package.settings.GAIN
-            used += [vars(m)[name] for m in (*around, *used) if _is_foreign(m) for name in names if name in vars(m)]
+            foreign = [vars(m) for m in (*around, *used) if isinstance(m, types.ModuleType) and _is_foreign(m)]
+            if foreign:
+                used += [m[name] for m in foreign for name in names if name in m]
         random: Any = np.random
-        drawn = random.get_state()[1:3] if "random" in _names(f.__code__) and np in f.__globals__.values() else None
+        drawn = random.get_state()[1:3] if "random" in names and np in home.values() else None
         parts = (f.__defaults__, f.__kwdefaults__, f.__dict__, drawn and (drawn[0].tobytes(), drawn[1]))
-        return (f.__code__, *map(self._of, around), *map(self._of, used), *map(self._of, parts))
+        return (f.__code__, *map(self._of, (*around, *used, *parts)))
 
 
 def changed(step: Any, before: Any, after: Any) -> str:
@@ -148,8 +154,9 @@ def _is_ours(x: Any) -> bool:
 
 
 def _is_op(x: Any) -> bool:
-    """Whether x is an op; an object may say yes to any name that it is asked for."""
-    return isinstance(getattr(x, "primitive", None), Primitive)
+    """Whether x is an op. It is not asked for the name: an object may say yes to any, or take long to say no."""
+    own = getattr(x, "__dict__", None)
+    return type(own) is dict and isinstance(own.get("primitive"), Primitive)
 
 
 def _content(cell: Any) -> Any:
@@ -166,9 +173,9 @@ def _names(code: types.CodeType) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*code.co_names, *inner]))
 
 
-def _is_foreign(x: Any) -> bool:
-    """Whether x is a module that may hold settings of the user's."""
-    return isinstance(x, types.ModuleType) and x.__name__.partition(".")[0] not in (_PACKAGE, "numpy", "math")
+def _is_foreign(module: types.ModuleType) -> bool:
+    """Whether a module may hold settings of the user's."""
+    return module.__name__.partition(".")[0] not in (_PACKAGE, "numpy", "math")
 
 
 def _attributes(kind: type) -> list[tuple[str, Any]]:

@@ -157,7 +157,7 @@ class Recurrent(Module):
     def _start(self, layer: int, direction: str, batch_size: int, like: Any) -> Any:
         """The state from which one layer starts in one direction; `like` has the dtype and the device of the numbers around."""
         cell = self._cell(layer, direction)
-        if hasattr(cell, "initial_state"):
+        if tells(cell, "initial_state"):
             state = cell.initial_state(batch_size)
             return tuple(state) if isinstance(state, list) else state
         return zero_state(sizes_of(cell), (batch_size,), like)
@@ -280,7 +280,7 @@ def checked_cell(cell: Any) -> Module:
                 do="a plain function of x and state runs in tg.scan(step, xs, state)",
             )
         )
-    if not any(hasattr(cell, name) for name in ("hidden_size", "state_sizes", "initial_state")):
+    if not any(tells(cell, name) for name in ("hidden_size", "state_sizes", "initial_state")):
         raise ArgumentError(
             message(
                 f"Recurrent: {type(cell).__name__} does not tell its state",
@@ -289,6 +289,11 @@ def checked_cell(cell: Any) -> Module:
             )
         )
     return cell
+
+
+def tells(cell: Any, name: str) -> bool:
+    """hasattr, without the error that a Module words for those who ask for what it has not."""
+    return name in cell.__dict__ or hasattr(type(cell), name)
 
 
 def as_step(cell: Any, several: bool, collect: bool) -> Callable[..., Any]:
@@ -332,13 +337,13 @@ def one_array(headline: str, who: str) -> ArgumentError:
 
 def sizes_of(cell: Any) -> int | tuple[int, ...]:
     """The width of the state of a cell, or of each array of it."""
-    sizes = cell.state_sizes if hasattr(cell, "state_sizes") else cell.hidden_size
+    sizes = cell.state_sizes if tells(cell, "state_sizes") else cell.hidden_size
     return tuple(sizes) if isinstance(sizes, list) else sizes
 
 
 def width_of(cell: Any) -> int:
     """The width of what a cell puts out, the first array of its state."""
-    if hasattr(cell, "state_sizes") or hasattr(cell, "hidden_size"):
+    if tells(cell, "state_sizes") or tells(cell, "hidden_size"):
         sizes = sizes_of(cell)
         return int(sizes[0] if isinstance(sizes, tuple) else sizes)
     state = cell.initial_state(1)
