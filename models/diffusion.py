@@ -37,7 +37,9 @@ class Noise:
 
     def __init__(self, T: int):
         self.T = T
-        self.beta = np.concatenate([[0.0], np.linspace(0.1, 20, T) / T])
+        self.beta = np.concatenate(
+            [[0.0], np.minimum(np.linspace(0.1, 20, T) / T, 0.999)]
+        )  # at most: of few steps the last would go beyond
         self.alpha = 1 - self.beta
         self.alpha_bar = np.cumprod(self.alpha)
 
