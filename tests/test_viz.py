@@ -297,6 +297,14 @@ def test_the_shapes_of_several_results_are_told_once():
     assert '<FONT POINT-SIZE="9">2×1, 2×5</FONT>' in draw([part.sum() for part in tg.split(x, [1], axis=1)], shapes=True).dot
 
 
+def test_an_argument_that_was_not_given_is_not_written():
+    attention = tg.nn.MultiheadAttention(4, 1, rng=0)
+    x = data(rng(), 3, 2, 4)
+    dot = draw(attention(x, x, x, need_weights=False)[0].sum()).dot
+    assert "self_attention" in dot
+    assert "None" not in dot
+
+
 def test_a_constant_without_a_name_shows_its_shape_once():
     w = tg.tensor(np.ones((3, 2)), requires_grad=True)
     assert 'label="(4, 3)"' in draw(np.ones((4, 3)) @ w, shapes=True).dot

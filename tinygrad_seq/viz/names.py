@@ -94,9 +94,9 @@ def singular(name: str | None) -> str | None:
 
 
 def value_of_constant(arg: Any) -> str | None:
-    """A scalar constant as a short number; None for an array and for what is no constant."""
+    """A scalar constant as a short number; None for an array, for what is no constant, and for an argument that was not given."""
     array = raw(arg)
-    if node_of(arg) is not None or getattr(array, "size", 1) != 1 or getattr(array, "ndim", 0) != 0:
+    if arg is None or node_of(arg) is not None or getattr(array, "size", 1) != 1 or getattr(array, "ndim", 0) != 0:
         return None
     value = array.item() if hasattr(array, "item") else array
     return f"{value:.4g}".replace("-", "−") if isinstance(value, float) else str(value)
