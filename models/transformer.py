@@ -36,15 +36,15 @@ class Transformer(nn.Module):
     """Encoder and decoder: a source (S, B) and what is written so far (T, B) -> scores of V symbols that come next, (T, B, V)."""
 
     def __init__(self, V: int, *, width: int, layers: int, heads: int, source_positions: bool, rng: np.random.Generator):
-        self.embed = nn.Embedding(V, width, rng=rng)
-        self.position, self.source_positions = nn.SinusoidalPositions(width), source_positions
+        self.embed_source, self.embed = nn.Embedding(V, width, rng=rng), nn.Embedding(V, width, rng=rng)
+        self.source_position = nn.SinusoidalPositions(width) if source_positions else nn.Identity()
+        self.position = nn.SinusoidalPositions(width)
         self.body = nn.Transformer(width, heads, layers, layers, 4 * width, dropout=0.0, rng=rng)
         self.score = nn.Linear(width, V, rng=rng)
 
     def encode(self, source: Any) -> Any:
         """What the encoder makes of a source, (S, B, width)."""
-        x = self.embed(source)
-        return self.body.encoder(self.position(x) if self.source_positions else x)
+        return self.body.encoder(self.source_position(self.embed_source(source)))
 
     def forward(self, source: Any, written: Any) -> Any:
         y = self.body.decoder(self.position(self.embed(written)), self.encode(source), tgt_is_causal=True)
@@ -174,6 +174,15 @@ def structure(run: Run, config: Structure) -> None:
     run.result("J7  layer norm: variance, less 1", far(normed.var(-1), 1), at_most=1e-5)
     masks = {"key later than query: -inf": off_mask(attention, xs, None), "as in the notes": off_mask(attention, xs, hidden)}
     run.figure("masks.svg", lambda: tg.plot.attention(masks))
+    run.figure("unfolded.svg", lambda: tg.draw(smallest()))
+
+
+def smallest() -> Any:
+    """The loss of the smallest transformer for three digits to be sorted: the figure of the paper, op by op."""
+    model = Transformer(START + 1, width=4, layers=1, heads=1, source_positions=True, rng=np.random.default_rng(0))
+    source = np.array([[3], [1], [2]])
+    target = np.sort(source, axis=0)
+    return F.cross_entropy(model(source, shifted(target)), target)
 
 
 def off_mask(attention: nn.MultiheadAttention, xs: Any, hidden: Any) -> Any:
