@@ -162,7 +162,7 @@ class Markov:
 
 
 @experiment(
-    "T13", "A hidden Markov model and a GRU", rows="E7, E8", quick=Markov(rounds=60, steps=250), full=Markov(), seconds=(3, 15)
+    "T13", "A hidden Markov model and a GRU", rows="E7, E8", quick=Markov(rounds=60, steps=250), full=Markov(), seconds=(3, 9)
 )
 def markov(run: Run, config: Markov) -> None:
     """The forward algorithm is exact, Baum-Welch finds the model, a GRU predicts as well as the model that made the symbols."""
