@@ -74,9 +74,9 @@ class GPT(nn.Module):
 
 def chosen(scores: Any, temperature: float, rng: np.random.Generator | None) -> Any:
     """The likeliest symbols (..., V) -> (...), or ones drawn from softmax(scores / temperature): the greatest after Gumbel noise is such a draw."""
-    if temperature == 0 or rng is None:
+    if temperature == 0:
         return scores.argmax(-1)
-    return (scores / temperature + rng.gumbel(size=scores.shape)).argmax(-1)
+    return (scores / temperature + tg.random.generator(rng).gumbel(size=scores.shape)).argmax(-1)
 
 
 def next_symbol_loss(last: int | None = None) -> Any:
@@ -97,13 +97,14 @@ def trained(run: Run, name: str, model: GPT, loss: Any, batches: Any, steps: int
 
 
 def attention_weights(model: GPT, ids: Any) -> dict[str, Any]:
-    """What each layer looks at while it reads one line (T,): layer -> (heads, queries, keys)."""
+    """What every head looks at while the model reads one line (T,): its name -> (queries, keys)."""
     found = {}
     with training.evaluating(model):
         x = model.position(model.embed(np.asarray(ids)[:, None]))
         for n, layer in enumerate(model.blocks.layers):
             y = layer.norm1(x)
-            found[f"layer {n + 1}"] = layer.self_attn(y, y, y, average_attn_weights=False, is_causal=True)[1].numpy()[0]
+            heads = layer.self_attn(y, y, y, average_attn_weights=False, is_causal=True)[1].numpy()[0]
+            found |= {f"layer {n + 1}, head {k + 1}": head for k, head in enumerate(heads)}
             x = layer(x, is_causal=True)
     return found
 
@@ -148,13 +149,7 @@ def reversal(run: Run, config: Reversal) -> None:
     run.result("symbols that differ when the whole line is read again for each", (at_once != written).sum(), at_most=0)
     text = "".join("0123456789>"[i] for i in lines[:, 0])
     run.figure("training.svg", lambda: tg.plot.training(history))
-    run.figure("attention.svg", lambda: tg.plot.attention(heads_of(gpt, lines[:-1, 0]), list(text[:-1]), list(text[:-1])))
-
-
-def heads_of(model: GPT, ids: Any) -> dict[str, Any]:
-    """Every head by name, for a figure."""
-    layers = attention_weights(model, ids)
-    return {f"{name}, head {n + 1}": head for name, heads in layers.items() for n, head in enumerate(heads)}
+    run.figure("attention.svg", lambda: tg.plot.attention(attention_weights(gpt, lines[:-1, 0]), list(text[:-1]), list(text[:-1])))
 
 
 # ---- T25b: dates --------------------------------------------------------------------------------------------------------------------------
@@ -172,6 +167,11 @@ class DateLines:
     steps: int = 1000
     batch: int = 32
     learning_rate: float = 5e-3
+
+
+ISO = len("1998-03-12")
+DAYS = (datetime.date(2025, 12, 31) - datetime.date(1970, 1, 1)).days + 1
+WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 def date_lines(found: dates.Dates) -> tuple[data.Vocabulary, Any]:
@@ -196,7 +196,6 @@ def is_true(line: str, weekday: bool = True) -> bool:
     return len(iso) == ISO and any(said(dates.written(day, kind)) == said(written) for kind in dates.FORMATS)
 
 
-WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 ISO = len("1998-03-12")
 
 
@@ -222,20 +221,23 @@ def date_model(run: Run, config: DateLines) -> None:
         each = data.ngram_bits(*streams, order, len(vocabulary)) * len(streams[1]) / c.held_out
         run.result(f"{order}-gram: bits per held out line", each)
 
-    drawn = gpt.write(np.full((1, 300), vocabulary.encode("\n")[0]), len(lines) - 1, temperature=1.0, rng=run.rng("drawn"))
-    texts = [vocabulary.decode(column).lstrip("\n") for column in drawn.T]
+    def drawn(temperature: float) -> list[str]:
+        begin = np.full((1, 300), vocabulary.encode("\n")[0])
+        ids = gpt.write(begin, len(lines) - 1, temperature=temperature, rng=run.rng("drawn"))
+        return [vocabulary.decode(column).lstrip("\n") for column in ids.T]
+
+    texts = drawn(1.0)
     agree, true = [np.mean([is_true(text, weekday) for text in texts]) for weekday in (False, True)]
     run.result("drawn at temperature 1: both sides of > agree, of 300", agree, at_least=0.8, quick=0.3)
     run.result("... and the day of the week is right", true)
     old = {vocabulary.decode(column).lstrip("\n") for column in learned.T}
     run.result("... and it was not learned from", np.mean([is_true(text) and text not in old for text in texts]))
+    cool = np.mean([is_true(text, False) for text in drawn(0.5)])
+    run.result("drawn at temperature 0.5: both sides of > agree", cool)
     run.note("Days of the week it guesses: on which one a date falls is a calculation that it has not learned.")
     run.write("drawn.txt", "\n".join(f"{'true ' if is_true(text) else 'FALSE'}  {text}" for text in texts))
     run.show("\n".join(texts[:5]))
     run.figure("training.svg", lambda: tg.plot.training(history))
-
-
-DAYS = (datetime.date(2025, 12, 31) - datetime.date(1970, 1, 1)).days + 1
 
 
 def as_stream(lines: Any, vocabulary: data.Vocabulary) -> Any:

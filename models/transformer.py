@@ -130,14 +130,14 @@ def structure(run: Run, config: Structure) -> None:
     def far(a: Any, b: Any) -> float:
         return float(np.abs(a - b).max())
 
-    def off(model: nn.Module, *inputs: Any, **options: Any) -> Any:
+    def outputs(model: nn.Module, *inputs: Any, **options: Any) -> Any:
         with training.evaluating(model):
             found = model(*inputs, **options)
-        return found[0].numpy() if isinstance(found, tuple) else found.numpy()
+        return (found[0] if isinstance(found, tuple) else found).numpy()  # attention returns its weights too
 
     run.result(
         "J1  a_t = g(W x_t + b): all t at once, less one by one",
-        far(off(unit, xs), np.stack([off(unit, x) for x in xs])),
+        far(outputs(unit, xs), np.stack([outputs(unit, x) for x in xs])),
         at_most=1e-12,
     )
     with training.evaluating(layer):
@@ -145,34 +145,37 @@ def structure(run: Run, config: Structure) -> None:
         for x in xs:
             y, cache = layer(x[None, None], is_causal=True, cache=cache)
             read.append(y.numpy()[0, 0])
-    causal = off(layer, xs, is_causal=True)
+    causal = outputs(layer, xs, is_causal=True)
     run.result("J1  a causal layer: all t at once, less one by one with a cache", far(causal, np.stack(read)), at_most=1e-12)
 
     weights = attention(xs, xs, xs, average_attn_weights=False)[1].numpy()
     run.result("J3  rows of weights, less 1", far(weights.sum(-1), 1), at_most=1e-12)
-    y = off(attention, xs, xs, xs)
+    y = outputs(attention, xs, xs, xs)
     run.result("J2, J5  several heads, less double loops over q, k, v of each", far(y, single_heads(xs, attention)), at_most=1e-12)
-    run.result("J3  keys and values in another order", far(y, off(attention, xs, xs[order], xs[order])), at_most=1e-12)
+    run.result("J3  keys and values in another order", far(y, outputs(attention, xs, xs[order], xs[order])), at_most=1e-12)
 
-    changed = off(layer, others, is_causal=True)
+    changed = outputs(layer, others, is_causal=True)
     run.result(f"J4  inputs from {cut} on edited: change of outputs before", far(changed[:cut], causal[:cut]), at_most=0)
     run.result(f"J4  ... of outputs from {cut} on", far(changed[cut:], causal[cut:]), at_least=0.01)
     hidden = np.arange(T)[:, None] >= np.arange(T)[None]  # query s, key t, hidden where s >= t
-    slip = [off(layer, each, src_mask=hidden)[:cut] for each in (xs, others)]
+    slip = [outputs(layer, each, src_mask=hidden)[:cut] for each in (xs, others)]
     run.result(f"J4  the mask of the notes: change of outputs before {cut}", far(*slip), at_least=0.01)
     run.result("J4  ... and queries that may look nowhere", int(hidden.all(axis=1).sum()), at_least=1)
 
     run.result(
         "J6  without positions: outputs of shuffled inputs, less shuffled outputs",
-        far(off(layer, xs)[order], off(layer, xs[order])),
+        far(outputs(layer, xs)[order], outputs(layer, xs[order])),
         at_most=1e-12,
     )
     waves = F.sinusoidal_positions(T, E, dtype="float64")
-    run.result("J6  with positions", far(off(layer, xs + waves)[order], off(layer, xs[order] + waves)), at_least=0.01)
-    normed = off(nn.LayerNorm(E, dtype="float64"), 7 + 5 * xs)
+    run.result("J6  with positions", far(outputs(layer, xs + waves)[order], outputs(layer, xs[order] + waves)), at_least=0.01)
+    normed = outputs(nn.LayerNorm(E, dtype="float64"), 7 + 5 * xs)
     run.result("J7  layer norm: mean", np.abs(normed.mean(-1)).max(), at_most=1e-5)
     run.result("J7  layer norm: variance, less 1", far(normed.var(-1), 1), at_most=1e-5)
-    masks = {"key later than query: -inf": off_mask(attention, xs, None), "as in the notes": off_mask(attention, xs, hidden)}
+    masks = {
+        "key later than query: -inf": weights_under(attention, xs, None),
+        "as in the notes": weights_under(attention, xs, hidden),
+    }
     run.figure("masks.svg", lambda: tg.plot.attention(masks))
     run.figure("unfolded.svg", lambda: tg.draw(smallest()))
 
@@ -185,7 +188,7 @@ def smallest() -> Any:
     return F.cross_entropy(model(source, shifted(target)), target)
 
 
-def off_mask(attention: nn.MultiheadAttention, xs: Any, hidden: Any) -> Any:
+def weights_under(attention: nn.MultiheadAttention, xs: Any, hidden: Any) -> Any:
     """Weights of the first twelve positions under a mask, or causally."""
     xs, hidden = xs[:12], None if hidden is None else hidden[:12, :12]
     return attention(xs, xs, xs, attn_mask=hidden, is_causal=hidden is None)[1].numpy()

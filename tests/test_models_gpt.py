@@ -44,13 +44,16 @@ def test_drawn_symbols_have_the_probabilities_of_the_softmax() -> None:
     p = np.exp(scores / 0.5) / np.exp(scores / 0.5).sum()
     assert np.abs(np.bincount(drawn, minlength=3) / 40_000 - p).max() < 0.01
     assert gpt.chosen(scores, 0.0, None) == 1
+    assert len({int(gpt.chosen(scores, 1.0, None)) for _ in range(50)}) > 1
 
 
 def test_the_weights_of_a_figure_are_those_of_causal_attention() -> None:
-    for heads in gpt.attention_weights(small(), np.arange(7)).values():
-        assert heads.shape == (2, 7, 7)
-        assert np.allclose(heads.sum(-1), 1, atol=1e-6)
-        assert (np.triu(heads, 1) == 0).all()
+    heads = gpt.attention_weights(small(), np.arange(7))
+    assert list(heads) == [f"layer {n}, head {k}" for n in (1, 2) for k in (1, 2)]
+    for weights in heads.values():
+        assert weights.shape == (7, 7)
+        assert np.allclose(weights.sum(-1), 1, atol=1e-6)
+        assert (np.triu(weights, 1) == 0).all()
 
 
 def test_it_learns_a_handful_of_lines_by_heart() -> None:
