@@ -126,7 +126,7 @@ def digit_string(source: digits.Digits, n: int, gap: int, rng: np.random.Generat
     return (np.concatenate(columns) - 0.3) / 0.37, source.labels[chosen]  # the mean and deviation of the digits' pixels
 
 
-@experiment("T14", "Strings of digits, unsegmented: CTC", rows="E15, G7", quick=DigitStrings(steps=300, test=200, searched=20), full=DigitStrings(), seconds=(8, 40))  # fmt: skip
+@experiment("T14", "Strings of digits, unsegmented: CTC", rows="E15, G7", quick=DigitStrings(steps=300, test=200, searched=20), full=DigitStrings(), seconds=(8, 30))  # fmt: skip
 def digit_strings(run: Run, config: DigitStrings) -> None:
     """A bidirectional LSTM reads strings of five digits, of which it was never told where one ends."""
     c = config

@@ -15,12 +15,16 @@ An experiment is a function of a `Run` and its settings. It trains by `run.fit` 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import importlib
 import json
 import math
 import os
+import shlex
+import signal
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -73,7 +77,9 @@ class Result(NamedTuple):
 
     @property
     def met(self) -> bool:
-        """Whether it is within its bounds."""
+        """Whether it is within its bounds; what is no number is not."""
+        if self.at_least is None and self.at_most is None:
+            return True
         low, high = -math.inf if self.at_least is None else self.at_least, math.inf if self.at_most is None else self.at_most
         return low <= self.value <= high
 
@@ -154,12 +160,13 @@ class Run:
     ) -> training.History:
         """`training.fit`, saved to NAME.safetensors in the folder of the run; with --resume it goes on from there, to the same bits.
 
-        Dropout draws from the default generator, which is seeded by the name.
+        Dropout without an rng of its own draws from the default generator, which is seeded by the name. Ctrl-C ends it after the step at hand,
+        saved, and with it the experiment: a model that is half trained is not judged.
         """
         self._say(f"{name}: {sum(p.size for p in model.parameters()):,} parameters, {steps} steps")
         tg.seed(int(self.rng(f"{name}: default").integers(2**31)))
         options.setdefault("save_every", max(1, steps // 10))
-        return training.fit(
+        history = training.fit(
             model,
             loss,
             optimizer,
@@ -170,12 +177,15 @@ class Run:
             progress=self.progress,
             **options,
         )
+        if history.stopped == "interrupted":
+            raise KeyboardInterrupt
+        return history
 
     def loop(self, name: str, step: Callable[[int], Mapping[str, float]], *, steps: int, **parts: Any) -> list[dict[str, float]]:
         """A training loop of one's own: step(n) for n = 0, 1, ..., which does one update and returns numbers to be shown and kept.
 
         parts: all that a step changes (models, optimizers, generators, or what has a `state_dict`), saved and resumed as by `fit`.
-        Returns the numbers of every step.
+        Returns the numbers of every step. Ctrl-C as for `fit`.
         """
         self._say(f"{name}: {steps} steps")
         tg.seed(int(self.rng(f"{name}: default").integers(2**31)))
@@ -184,14 +194,16 @@ class Run:
             training.restore_checkpoint(path, kept=kept, **parts)
             self._say(f"{path}: goes on after step {len(kept)}")
         every = max(1, steps // 10)
-        with _bar(self.progress, steps, len(kept)) as bar:
+        with _bar(self.progress, steps, len(kept)) as bar, _ctrl_c() as interrupted:
             for n in range(len(kept), steps):
                 found = {key: float(x) for key, x in step(n).items()}
                 kept.add(found)
                 bar.set_postfix_str("  ".join(f"{key} {x:.4g}" for key, x in found.items()), refresh=False)
                 bar.update()
-                if path is not None and ((n + 1) % every == 0 or n + 1 == steps):
+                if path is not None and ((n + 1) % every == 0 or n + 1 == steps or interrupted):
                     training.save_checkpoint(path, kept=kept, **parts)
+                if interrupted:
+                    raise KeyboardInterrupt
         return kept.rows()
 
     def _file(self, name: str) -> Path | None:
@@ -240,7 +252,7 @@ class Run:
             return
         try:
             drawn = draw()
-            (drawn.save if hasattr(drawn, "save") else drawn.savefig)(self.out / name)
+            (drawn if hasattr(drawn, "save") else tg.plot.Plot(drawn, {})).save(self.out / name)
         except errors.MissingDependencyError as missing:
             self._say(f"  no {name}: {str(missing).splitlines()[0]}")
         else:
@@ -267,15 +279,46 @@ def perform(
     resume: bool = False,
     progress: bool = False,
 ) -> Report:
-    """Run an experiment, and return what it found. config: its settings, by default its quick or full ones."""
+    """Run an experiment, and return what it found. config: its settings, by default its quick or full ones.
+
+    out: its folder. What an earlier run left there to go on from is removed; resume: gone on from, if it had the same seed and settings.
+    """
     run = Run(seed, out, quick=quick, resume=resume, progress=progress)
+    config = config if config is not None else kind.quick if quick else kind.full
+    if run.out is not None:
+        _begin(run.out, {"task": kind.task, "setting": "quick" if quick else "full", "seed": seed, "config": repr(config)}, resume)
     begin = time.perf_counter()
     run._say(f"\n{kind.task}  {kind.title}")
-    kind.function(run, config if config is not None else kind.quick if quick else kind.full)
+    kind.function(run, config)
     report = Report(kind, "quick" if quick else "full", seed, time.perf_counter() - begin, run.results, run.notes)
     if run.out is not None:
-        (run.out / "results.json").write_text(json.dumps(report.to_dict(), indent=1, ensure_ascii=False), encoding="utf-8")
+        _write_json(run.out / "results.json", report.to_dict())
     return report
+
+
+def _begin(out: Path, settings: dict[str, Any], resume: bool) -> None:
+    """Begin a run in a folder: anew, or where one of the same settings was stopped. Steps of another run would not be the same bits."""
+    path = out / "settings.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    if not resume or before is None:
+        for stale in (*out.glob("*.safetensors"), out / "results.json"):
+            stale.unlink(missing_ok=True)
+        _write_json(path, settings)
+    elif before != settings:
+        changed = [key for key in settings if settings[key] != before.get(key)]
+        raise errors.ArgumentError(
+            f"--resume: {out} holds another run\n  expected:  "
+            + ", ".join(f"{key} {before.get(key)}" for key in changed)
+            + "\n  got:  " + ", ".join(f"{key} {settings[key]}" for key in changed)
+            + "\n  do:  the same seed and settings as then; or no --resume, to begin anew; or another --out"
+        )  # fmt: skip
+
+
+def _write_json(path: Path, content: Any) -> None:
+    """Whole or not at all."""
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+    os.replace(new, path)
 
 
 # ---- Pieces for experiments ---------------------------------------------------------------------------------------------------------------
@@ -337,6 +380,26 @@ class _Numbers:
         self.length, self.columns = state["length"], {key: column.tolist() for key, column in state["columns"].items()}
 
 
+@contextlib.contextmanager
+def _ctrl_c() -> Iterator[list[bool]]:
+    """A list that is empty until Ctrl-C is pressed; pressed again, it interrupts at once."""
+    pressed: list[bool] = []
+
+    def interrupted(number: int, frame: Any) -> None:
+        if pressed:
+            raise KeyboardInterrupt
+        pressed.append(True)
+
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ours:
+        signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield pressed
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def _bar(shown: bool, total: int, done: int) -> Any:
     from tqdm.auto import tqdm
 
@@ -348,11 +411,14 @@ def _bar(shown: bool, total: int, done: int) -> Any:
 
 def figure(x: float) -> str:
     """A number in four digits; whole numbers as they are."""
+    if not math.isfinite(x):
+        return str(x)
     return f"{x:g}" if x == round(x) and abs(x) < 1e6 else f"{x:.4g}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown whose columns are aligned, so that it reads as well in a terminal."""
+    head, *rows = [[cell.replace("|", "\\|") for cell in row] for row in (head, *rows)]
     widths = [max(len(row[k]) for row in [head, *rows]) for k in range(len(head))]
     lines = [head, ["-" * width for width in widths], *rows]
     return "\n".join(
@@ -376,43 +442,84 @@ def results_table(reports: Sequence[Mapping[str, Any]]) -> str:
 
 
 def run_experiments(document: str | None, experiments: Sequence[Experiment], argv: Sequence[str] | None = None) -> int:
-    """The `main` of a system: run its experiments, print their results; 0 if all was reached, 1 if not, 2 where something is missing."""
+    """The `main` of a system: run its experiments, print their results.
+
+    0 if all was reached, 1 if not, 2 where a package is missing or what was asked for cannot be, 130 after Ctrl-C.
+    """
+    module = _module_of(experiments)
     parser = argparse.ArgumentParser(
-        prog=f"python -m {_module_of(experiments)}",
+        prog=f"python -m {module}",
         description=document,
         epilog="experiments:\n" + "\n".join(
             f"  {kind.task:<5} {kind.title} (about {kind.seconds[0]:g} s quick, {kind.seconds[1]:g} s full)" for kind in experiments
-        ),
+        )
+        + "\n\nsettings (--set; full, and quick where it is another):\n" + "\n".join(f"  {kind.task:<5} {_settings_of(kind)}" for kind in experiments)
+        + "\n\nexit status: 0 if all was reached, 1 if not, 2 where something is missing or wrong, 130 after Ctrl-C",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add_options(parser)
-    parser.add_argument("--only", metavar="TASK", help="one of the experiments below, or several, separated by commas")
+    parser.add_argument("--only", metavar="TASKS", help="one of the experiments below, or several, separated by commas")
     parser.add_argument(
-        "--set", metavar="NAME=VALUE", action="append", default=[], help="change a setting of the experiments that have it"
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="change a setting of the experiments that have it; as often as you like",
     )
     options = parser.parse_args(argv)
-    wanted = options.only.split(",") if options.only else [kind.task for kind in experiments]
-    unknown = [task for task in wanted if task not in {kind.task for kind in experiments}]
-    if unknown:
-        parser.error(f"no experiment {', '.join(unknown)}; there are {', '.join(kind.task for kind in experiments)}")
-    chosen = [kind for kind in experiments if kind.task in wanted]
     try:
+        wanted = tasks(options.only, [kind.task for kind in experiments])
+        chosen = [kind for kind in experiments if kind.task in wanted]
         configs = _changed([kind.quick if options.quick else kind.full for kind in chosen], options.set)
+        options.out.mkdir(parents=True, exist_ok=True)
     except ValueError as wrong:
         parser.error(str(wrong))
-    reports = []
-    try:
-        for kind, config in zip(chosen, configs, strict=True):
-            out = options.out / _module_of([kind]).rpartition(".")[2] / kind.name
+    except OSError as wrong:
+        parser.error(f"--out {options.out}: expected a folder that can be written; {wrong.strerror}")
+    reports, missing = [], []
+    for kind, config in zip(chosen, configs, strict=True):
+        out = options.out / module.rpartition(".")[2] / kind.name
+        try:
             report = perform(
                 kind, config, seed=options.seed, out=out, quick=options.quick, resume=options.resume, progress=not options.silent
             )
+        except errors.MissingDependencyError as package:  # the others may not need it
+            missing.append(f"{kind.task}: {package}")
+        except errors.ArgumentError as wrong:
+            if not str(wrong).startswith("--resume"):
+                raise
+            parser.error(str(wrong))
+        except KeyboardInterrupt:
+            given = [arg for arg in (sys.argv[1:] if argv is None else argv) if arg != "--resume"]
+            print(f"\n{kind.task}: stopped. To go on:  {shlex.join(['python', '-m', module, *given, '--resume'])}", file=sys.stderr)
+            return 130
+        else:
             reports.append(report.to_dict())
-    except errors.MissingDependencyError as missing:
-        print(missing, file=sys.stderr)
-        return 2
-    print(results_table(reports))
-    return 0 if all(report["met"] for report in reports) else 1
+    if reports:
+        print(results_table(reports))
+    for message in missing:
+        print(message, file=sys.stderr)
+    return 2 if missing else 0 if all(report["met"] for report in reports) else 1
+
+
+def tasks(text: str | None, known: Sequence[str]) -> list[str]:
+    """The tasks that a user names, separated by commas; all where nothing is named. ValueError for those that there are not."""
+    if text is None:
+        return list(known)
+    named = {task.casefold(): task for task in known}
+    given = [task.strip() for task in text.split(",")]
+    unknown = [task for task in given if task.casefold() not in named]
+    if unknown:
+        raise ValueError(f"--only {text}: no experiment {', '.join(unknown)}; there are {', '.join(named.values())}")
+    return [named[task.casefold()] for task in given]
+
+
+def _settings_of(kind: Experiment) -> str:
+    """The settings of an experiment in one line."""
+    pairs = (
+        (field.name, getattr(kind.full, field.name), getattr(kind.quick, field.name)) for field in dataclasses.fields(kind.full)
+    )
+    return "  ".join(f"{name}={full}" + (f" ({quick})" if quick != full else "") for name, full, quick in pairs)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -422,7 +529,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     setting.add_argument(
         "--full", action="store_false", dest="quick", help="the problem of the table in docs/models.md (the default)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default 0)")
+    parser.add_argument("--seed", type=seed_of, default=0, help="of everything that is drawn (default 0)")
     parser.add_argument(
         "--out", type=Path, default=Path("runs"), help="folder of figures, samples, results and checkpoints (default runs)"
     )
@@ -430,6 +537,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--resume", action="store_true", help="go on from the checkpoints there, to the same bits as if it had never stopped"
     )
     parser.add_argument("--silent", action="store_true", help="no progress: the table alone")
+
+
+def seed_of(text: str) -> int:
+    """A seed as a user writes it."""
+    if not text.strip().isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no seed; expected a whole number from 0 on")
+    return int(text)
 
 
 def _module_of(experiments: Sequence[Experiment]) -> str:
@@ -449,9 +563,22 @@ def _changed(configs: Sequence[Any], changes: Sequence[str]) -> list[Any]:
             raise ValueError(f"--set {change}: expected NAME=VALUE with one of {', '.join(names)}")
         for k in having:
             now = getattr(configs[k], name)
-            try:
-                value = text.lower() in ("1", "true", "yes") if isinstance(now, bool) else type(now)(text)
-            except ValueError:
-                raise ValueError(f"--set {change}: expected a number like {now}") from None
-            configs[k] = dataclasses.replace(configs[k], **{name: value})
+            configs[k] = dataclasses.replace(configs[k], **{name: _like(now, text, change)})
     return configs
+
+
+def _like(now: Any, text: str, change: str) -> Any:
+    """A text as a value of the kind that a setting has now."""
+    if isinstance(now, bool):
+        words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+        if text.lower() not in words:
+            raise ValueError(f"--set {change}: expected yes or no")
+        return words[text.lower()]
+    if not isinstance(now, (int, float, str)):
+        raise ValueError(f"--set {change}: {now!r} is changed in the file, not from the command line")
+    try:
+        return type(now)(text)
+    except ValueError:
+        raise ValueError(
+            f"--set {change}: expected {'a whole number' if isinstance(now, int) else 'a number'} like {now}"
+        ) from None
