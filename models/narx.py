@@ -232,7 +232,7 @@ def identification(run: Run, config: Plant) -> None:
     run.result("a network trained on and fed its errors", nrmse(said["errors"], test[1]))
     shown = {"the plant": test[1], "running free": said["true, predicted"], "linear": linear, "fed errors": said["errors"]}
     lines = np.concatenate([np.asarray(line)[:100, 0] for line in shown.values()], axis=1)
-    run.figure("answers.svg", lambda: tg.plot.trajectories(lines, labels=list(shown), start=1))
+    run.figure("answers.svg", lambda: tg.plot.trajectories({"output y_t": lines}, labels=list(shown), start=1))
 
 
 # ---- E12: simulated annealing -------------------------------------------------------------------------------------------------------------------

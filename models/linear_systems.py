@@ -1,0 +1,409 @@
+"""Linear systems, and what a nonlinearity does to them: why recurrent networks forget or blow up (CMU 11-785; Graves' deck for T12).
+
+    y_t = Σ_k a_k x_(t-k)                      a finite response: a time delay network (TDNN) reads a window
+    h_t = W h_(t-1) + V x_t                    a linear recursion reads everything, through the powers of W
+    h_t = f(W h_(t-1) + V x_t)                 a recurrent network
+
+- A14  What a TDNN and a recurrent network can know of the past, and whether bounded inputs give bounded outputs (C5).
+- C2   A linear recursion is the sum of its responses to every single input.
+- C3   The law of the largest eigenvalue: W^t h_0 grows or shrinks as abs(λ_1)^t. The notes say "Re(λ_max) > 1 blows up, otherwise it shrinks": the
+       modulus decides. 0.9 ± 0.9i has a real part below 1 and blows up; λ = 1 does neither. Also panels of eigenvalues (C4), symmetric W (C8).
+- C6   Saturation of one unit, sigmoid, tanh and ReLU; of many units (C7), where the notes ask why ReLU is "more prone to blowing up": it is
+       the identity as long as nothing is negative, so that it takes weights of positive mean; and how long two starts can be told apart (C10, C11).
+- C9   Lyapunov: a linear system is stable if and only if there is an energy that falls at every step.
+- C12  Recursions with several taps, h_t = 0.5 h_(t-1) + 0.25 h_(t-5) (+ 0.1 h_(t-8)) + x_t, and their poles.
+- C13  The same along depth: gradients of 19 layers "1024 layers wide", which are 1024 neurons, when training begins.
+- T12  A linear dynamical system with hidden states (E6): the Kalman filter is exact, and it is a linear recurrent network that can be learned.
+
+The figures of the eigenvalue panels are lost from the notes; they are drawn again from their captions.
+Sources: CMU 11-785 (2017), "Recurrent Networks"; Kalman, A new approach to linear filtering and prediction problems (1960); Glorot & Bengio,
+Understanding the difficulty of training deep feedforward neural networks (2010); He et al., Delving deep into rectifiers (2015).
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import tinygrad_seq as tg
+from models import digits
+from models.experiment import Drawn, Experiment, Run, experiment, run_experiments
+from tinygrad_seq import errors, nn, optim, training
+from tinygrad_seq.nn import functional as F
+from tinygrad_seq.nn.functional import dynamics
+
+
+@dataclass(frozen=True)
+class Systems:
+    """The settings of the experiments that train nothing."""
+
+    N: int = 64  # units
+    steps: int = 200
+    draws: int = 20  # of random matrices
+
+
+def matrix(N: int, radius: float, rng: np.random.Generator, mean: float = 0.0) -> Any:
+    """A random matrix whose largest eigenvalue has that modulus; mean: of its entries, in their standard deviations before scaling."""
+    w = rng.normal(mean, 1, (N, N))
+    return w * radius / dynamics.spectral_radius(w)
+
+
+def path(f: Callable[[Any], Any], w: Any, start: Any, steps: int) -> Any:
+    """h_0, h_1 = f(W h_0), ...: (steps + 1, ...); w a matrix, or a number for all units."""
+    start = np.asarray(start, dtype="float64")
+    once: Callable[..., Any] = (lambda h, w: f(w @ h)) if np.ndim(w) else (lambda h, w: f(w * h))
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.concatenate([start[None], dynamics.unfold(once, start, theta=(np.asarray(w, "float64"),), steps=steps)])
+
+
+def ones(N: int) -> Any:
+    """The start (1, 1, ...) / √N of the notes."""
+    return np.ones(N) / np.sqrt(N)
+
+
+# ---- A14, C5: finite responses and recursions -------------------------------------------------------------------------------------------------
+
+
+class TDNN(nn.Module):
+    """A time delay network: hidden units that read `window` inputs, moved along time, (B, 1, T) -> (B, 1, T - window + 1)."""
+
+    def __init__(self, window: int, H: int, *, rng: np.random.Generator):
+        self.hidden, self.read = nn.Conv1d(1, H, window, rng=rng, dtype="float64"), nn.Conv1d(H, 1, 1, rng=rng, dtype="float64")
+
+    def forward(self, xs: Any) -> Any:
+        return self.read(tg.tanh(self.hidden(xs)))
+
+
+@experiment("A14", "Finite responses, and bounded ones", rows="A14, C5", quick=Systems(), full=Systems(), seconds=(1, 1))
+def finite_response(run: Run, config: Systems) -> None:
+    """A TDNN knows its window, to the bit; a recurrent network everything. A linear recursion turns bounded inputs into unbounded states."""
+    c, rng, window = config, run.rng("networks"), 8  # X(t) ... X(t+7), as in the figure of stock prices
+    xs = rng.uniform(-1, 1, (1, 1, c.steps))
+    other = xs.copy()
+    other[..., 0] += 1
+    tdnn, rnn = TDNN(window, 16, rng=rng), nn.RNN(1, c.N, recurrent_init="orthogonal", rng=rng, dtype="float64")
+    moved = abs(tdnn(xs).numpy() - tdnn(other).numpy())[0, 0]
+    run.result("TDNN: change of the output whose window holds the changed input", moved[0])
+    run.result("TDNN: change of any other output", moved[1:].max(), at_most=0.0)
+    states = [rnn(np.moveaxis(x, -1, 0))[0].numpy() for x in (xs, other)]
+    run.result("recurrent network: change of the state 50 steps later", abs(states[0] - states[1])[50].max(), at_least=1e-12)
+
+    xs, w, into = rng.uniform(-1, 1, (c.steps, 1, 1)), matrix(c.N, 1.1, rng), rng.normal(size=(c.N, 1))
+    taps = dict(enumerate(rng.normal(size=window).tolist()))
+    bound = sum(abs(a) for a in taps.values())
+    run.result("finite response: largest output over its bound", abs(dynamics.finite_response(xs, taps)).max() / bound, at_most=1.0)
+    linear = dynamics.linear_recursion(xs, np.zeros((1, c.N)), into, w)[:, 0]
+    above = np.flatnonzero(abs(linear).max(axis=1) > 1e6)
+    run.result(
+        "linear recursion, abs(λ) = 1.1: steps until it passes a million", above[0] + 1 if len(above) else np.inf, at_most=200
+    )
+    tanh = dynamics.unfold(lambda h, x, w, into: tg.tanh(h @ w.T + x @ into.T), np.zeros((1, c.N)), xs, (w, into))[:, 0]
+    run.result("the same with tanh: largest state", abs(tanh).max(), at_most=1.0)
+    run.figure("bounded.svg", lambda: tg.plot.trajectories({"linear, |λ| = 1.1": linear[:100, :4], "tanh": tanh[:100, :4]}))
+
+
+# ---- C2: superposition ------------------------------------------------------------------------------------------------------------------------
+
+
+@experiment("C2", "Superposition", rows="C2", quick=Systems(), full=Systems(), seconds=(1, 1))
+def superposition(run: Run, config: Systems) -> None:
+    """The states of a linear recursion are the responses to its start and to every input, added up."""
+    rng, T, N = run.rng("system"), 30, 4
+    xs, h0, w_ih, w_hh = rng.normal(size=(T, 2, 3)), rng.normal(size=(2, N)), rng.normal(size=(N, 3)), matrix(N, 0.95, rng)
+    states = dynamics.linear_recursion(xs, h0, w_ih, w_hh)
+    off = abs(states - dynamics.superposition(xs, h0, w_ih, w_hh)).max()
+    run.result("largest difference of the sum of responses to the simulation", off, at_most=1e-12)
+    responses = dynamics.impulse_responses(w_ih, w_hh, T)[..., 0]
+    run.figure("responses.svg", lambda: tg.plot.trajectories({"to input 1 at t = 0": responses, "to all": states[:, 0]}))
+
+
+# ---- C3, C4, C8: eigenvalues --------------------------------------------------------------------------------------------------------------------
+
+
+def slope(w: Any, start: Any, steps: int) -> float:
+    """What the length of W^t h_0 is multiplied by at a step in the long run: from its second half."""
+    lengths = np.linalg.norm(path(lambda h: h, w, start, steps), axis=1)
+    return float((lengths[-1] / lengths[steps // 2]) ** (1 / (steps - steps // 2)))
+
+
+@experiment("C3", "The law of the largest eigenvalue", rows="C3, C4, C8", quick=Systems(), full=Systems(), seconds=(2, 2))
+def eigenvalues(run: Run, config: Systems) -> None:
+    """The modulus of the largest eigenvalue that a start has a part of; its real part decides nothing."""
+    rng, N = run.rng("matrices"), config.N
+    symmetric = {radius: matrix(N, 1.0, rng) for radius in (0.9, 1.0, 1.1)}
+    symmetric = {radius: (w + w.T) * radius / dynamics.spectral_radius(w + w.T) for radius, w in symmetric.items()}
+    worst = max(abs(slope(w, ones(N), 1000) / radius - 1) for radius, w in symmetric.items())
+    run.result("abs(λ_1) = 0.9, 1, 1.1: growth in a step over abs(λ_1), off 1 by at most", worst, at_most=0.01)
+    modes = dynamics.modes(symmetric[1.1], ones(N))
+    second = slope(symmetric[1.1], modes.vectors[:, 1], 20) / abs(modes.eigenvalues[1])
+    run.result("started in the second eigenvector: growth over abs(λ_2), off 1 by", abs(second - 1), at_most=0.01)
+    for name, (a, b), bound in (("0.9 ± 0.9i", (0.9, 0.9), 1e4), ("± 1.05i", (0, 1.05), 10.0)):
+        length = np.linalg.norm(path(np.array, turning_of(a, b), [1, 0], 50)[-1])
+        run.result(f"λ = {name}, real part below 1: length after 50 steps", length, at_least=bound)
+    general = matrix(N, 1.0, rng)
+    run.result(
+        "symmetric W: largest imaginary part of an eigenvalue", abs(np.linalg.eigvals(symmetric[1.0]).imag).max(), at_most=0.0
+    )
+    run.result(
+        "general W: share of eigenvalues off the real axis", (abs(np.linalg.eigvals(general).imag) > 1e-9).mean(), at_least=0.5
+    )
+    run.figure(
+        "spectrum.svg", lambda: tg.plot.spectrum({"general": general, "symmetric": symmetric[1.1], "Re < 1": turning_of(0.9, 0.9)})
+    )
+    run.figure(
+        "growth.svg",
+        lambda: tg.plot.growth({"0.9 ± 0.9i": turning_of(0.9, 0.9), "1": np.diag([1, 0.5]), "0.9": 0.9 * np.eye(2)}, np.ones(2)),
+    )
+    panels = {f"λ = {r:g}, {s:g}": np.diag([r, s]) for s in (0.5, 0.1) for r in (0.9, 1, 1.1)}
+    panels |= {f"|λ| = {r:g}, complex": turning_of(r * np.cos(0.4), r * np.sin(0.4)) for r in (0.9, 1, 1.1)}
+    run.figure("panels.svg", lambda: tg.plot.trajectories({name: path(np.array, w, [1, 1], 40) for name, w in panels.items()}))
+
+
+def turning_of(a: float, b: float) -> Any:
+    """The real matrix with eigenvalues a ± bi."""
+    return np.array([[a, -b], [b, a]])
+
+
+# ---- C6, C7, C10, C11: saturation -----------------------------------------------------------------------------------------------------------------
+
+
+def settled(states: Any, near: float = 1e-3) -> int:
+    """After how many steps the last of several units is within `near` of where it ends."""
+    away = (abs(states - states[-1]) > near).any(axis=tuple(range(1, np.ndim(states))))
+    return int(np.flatnonzero(away)[-1] + 1) if away.any() else 0
+
+
+@experiment("C6", "Saturation", rows="C6, C7, C10, C11", quick=Systems(), full=Systems(), seconds=(4, 4))
+def saturation(run: Run, config: Systems) -> None:
+    """Sigmoids forget at once, tanh by its weight, ReLU blows up or is silent; many ReLUs blow up if their weights have a positive mean."""
+    c, starts = config, [-1, -0.1, 0.1, 1]
+    slowest = max(settled(path(tg.sigmoid, w, starts, 400)) for w in (0.5, 0.9, 1, 1.1, 2, -0.9))
+    run.result("one sigmoid: steps to within 0.001 of its end, the slowest of six weights", slowest, at_most=8)
+    for w, bounds in ((0.5, {"at_most": 12}), (0.9, {}), (1.0, {"at_least": 350}), (1.1, {}), (2.0, {"at_most": 8})):
+        run.result(
+            f"one tanh, w = {w:g}: steps to within 0.001 of its end (of 400)", settled(path(np.tanh, w, starts, 400)), **bounds
+        )
+    relu = path(F.relu, 1.1, starts, c.steps)
+    run.result(f"one ReLU, w = 1.1, from 0.1: state after {c.steps} steps", relu[-1, 2], at_least=1e6)
+    run.result("one ReLU from negative starts: largest state after a step", abs(relu[1:, :2]).max(), at_most=0.0)
+    for mean, bounds in ((0, {"at_most": 2}), (0.05, {}), (0.1, {}), (0.2, {"at_least": c.draws - 1})):
+        rng, blown = run.rng(f"mean {mean}"), 0
+        for _ in range(c.draws):
+            blown += np.linalg.norm(path(F.relu, matrix(c.N, 1.1, rng, mean), ones(c.N), c.steps)[-1]) > 1e3
+        run.result(f"{c.N} ReLUs, abs(λ_1) = 1.1, mean of W {mean:g} of its deviation: of {c.draws} blow up", blown, **bounds)
+    rng = run.rng("two starts")
+    pairs, random = rng.uniform(-1, 1, (c.N, 2)), matrix(c.N, 1.0, rng)
+    apart = {}
+    for name, f, radius in (("sigmoid", tg.sigmoid, 1.1), ("tanh, |λ| = 0.9", np.tanh, 0.9), ("tanh, |λ| = 1.1", np.tanh, 1.1)):
+        states = path(f, radius * random, pairs, 100)
+        apart[name] = np.linalg.norm(states[..., 0] - states[..., 1], axis=1)
+    run.result("64 sigmoids: distance of two starts after 20 steps", apart["sigmoid"][20], at_most=1e-3)
+    run.result("64 tanh, abs(λ_1) = 0.9: after 100 steps", apart["tanh, |λ| = 0.9"][100], at_most=1e-2)
+    run.result("64 tanh, abs(λ_1) = 1.1: after 100 steps", apart["tanh, |λ| = 1.1"][100], at_least=1e-2)
+    units = {
+        f"{name}, w = {w:g}": path(f, w, starts, 40)
+        for w in (0.9, 1.1)
+        for name, f in (("sigmoid", tg.sigmoid), ("tanh", np.tanh), ("ReLU", F.relu))
+    }
+    run.figure("units.svg", lambda: tg.plot.trajectories(units, labels=[f"from {x}" for x in starts]))
+    run.figure("apart.svg", lambda: labelled(tg.plot.trajectories(apart), "distance of two starts"))
+
+
+def labelled(plot: Any, label: str) -> Any:
+    """A plot with another label of its ordinate."""
+    plot.figure.axes[0].set_ylabel(label)
+    return plot
+
+
+# ---- C9, C12: energy and poles ----------------------------------------------------------------------------------------------------------------------
+
+
+@experiment("C9", "Lyapunov's energy", rows="C9", quick=Systems(), full=Systems(), seconds=(1, 1))
+def energy(run: Run, config: Systems) -> None:
+    """V(h) = h^T P h falls by norm(h)² at every step, though the length of h may rise for a while."""
+    rng, N = run.rng("system"), 8
+    w, start = matrix(N, 0.95, rng), rng.normal(size=N)
+    P = dynamics.lyapunov(w)
+    h = path(np.array, w, start, 100)
+    V, lengths = np.einsum("ti,ij,tj->t", h, P, h), np.linalg.norm(h, axis=1)
+    run.result("largest entry of W^T P W - P + I", abs(w.T @ P @ w - P + np.eye(N)).max(), at_most=1e-8)
+    run.result("steps at which the length of h rises", (np.diff(lengths) > 0).sum())
+    run.result("steps at which V rises", (np.diff(V) >= 0).sum(), at_most=0)
+    try:
+        dynamics.lyapunov(matrix(N, 1.05, rng))
+    except errors.ArgumentError:
+        refused = True
+    else:
+        refused = False
+    run.result("abs(λ_1) = 1.05: there is no such energy (1: refused)", refused, at_least=1)
+    run.figure(
+        "energy.svg", lambda: labelled(tg.plot.trajectories({"V(h_t)": V[:60], "norm of h_t": lengths[:60]}), "energy, length")
+    )
+
+
+TAPS = {"lag 1": {1: 0.5}, "lags 1, 5": {1: 0.5, 5: 0.25}, "lags 1, 5, 8": {1: 0.5, 5: 0.25, 8: 0.1}}
+
+
+@experiment("C12", "Several taps and their poles", rows="A13, C12", quick=Systems(), full=Systems(), seconds=(1, 1))
+def taps(run: Run, config: Systems) -> None:
+    """A second and a third tap hold an input ten thousand and a hundred thousand times better; the slowest pole says how long."""
+    impulse = np.zeros(600)
+    impulse[0] = 1
+    for name, pole, at_20 in (("lag 1", 0.5, 0.5**20), ("lags 1, 5", 0.8930, 0.0354), ("lags 1, 5, 8", 0.9500, 0.1060)):
+        weights = TAPS[name]
+        response = dynamics.tapped_recursion(impulse, weights)
+        run.result(f"{name}: slowest pole", abs(dynamics.poles(weights)[0]), at_least=pole - 1e-4, at_most=pole + 1e-4)
+        run.result(f"{name}: what is left after 20 steps", response[20], at_least=0.99 * at_20, at_most=1.01 * at_20)
+        run.result(
+            f"{name}: sum of the response, off 1/(1 - Σ a) by", abs(response.sum() - 1 / (1 - sum(weights.values()))), at_most=1e-9
+        )
+    run.figure("taps.svg", lambda: tg.plot.taps(TAPS))
+
+
+# ---- C13: depth -----------------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Depth:
+    """The settings of C13."""
+
+    layers: int = 19
+    width: int = 1024
+    batch: int = 64
+
+
+@experiment("C13", "Gradients in a deep network at its start", rows="C13", quick=Depth(width=256), full=Depth(), seconds=(2, 12))
+def depth(run: Run, config: Depth) -> None:
+    """Digits, cross entropy, no training: sigmoids lose more than half a decade in every layer, others nothing where the weights start rightly."""
+    c, (train, _) = config, digits.load()
+    found = {}
+    kinds = {"sigmoid": (tg.sigmoid, nn.init.xavier_normal_), "tanh": (tg.tanh, nn.init.xavier_normal_)}
+    kinds |= {"ReLU": (F.relu, nn.init.kaiming_normal_), "ELU": (F.elu, nn.init.kaiming_normal_)}
+    for name, (f, start) in kinds.items():
+        rng = run.rng(name)
+        widths = [64, *[c.width] * (c.layers - 1), 10]
+        layers = [nn.Linear(D, H, bias=False, rng=rng) for D, H in itertools.pairwise(widths)]
+        for layer in layers:
+            start(layer.weight, rng=rng)
+        hidden = [layer.weight for layer in layers[1:-1]]  # those of equal shape
+
+        def norms(rows: slice, f: Any = f, layers: Any = layers, hidden: Any = hidden) -> Any:
+            x = train.flat[rows]
+            for layer in layers[:-1]:
+                x = f(layer(x))
+            return tg.bptt.neuron_norms(F.cross_entropy(layers[-1](x), train.labels[rows]), hidden)
+
+        found[name] = norms(slice(c.batch))
+        bounds = {"at_least": 0.4} if name == "sigmoid" else {"at_least": -0.1, "at_most": 0.1}
+        run.result(f"{name}: decades that the gradient loses in a layer", found[name].decades_lost, **bounds)
+    found["ELU, 1 digit"] = norms(slice(1))
+    run.figure("depth.png", lambda: tg.plot.depth(found))
+
+
+# ---- T12, E6: the Kalman filter -----------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """The settings of T12: x_t = a x_(t-1) + w_t, y_t = x_t + v_t with variances q of w and r of v."""
+
+    a: float = 0.95
+    q: float = 0.1
+    r: float = 1.0
+    T: int = 1000
+    sequences: int = 1000
+    steps: int = 400  # of training
+    batch: int = 64
+
+
+def observed(c: Hidden, T: int, B: int, rng: np.random.Generator) -> Any:
+    """What is seen of B systems in their stationary state, (T, B, 1)."""
+    start = rng.normal(0, np.sqrt(c.q / (1 - c.a**2)), (B, 1))
+    noise = rng.normal(0, np.sqrt(c.q), (T, B, 1))
+    return dynamics.linear_recursion(noise, start, np.eye(1), c.a * np.eye(1)) + rng.normal(0, np.sqrt(c.r), (T, B, 1))
+
+
+def riccati(a: float, q: float, r: float) -> tuple[float, float]:
+    """The variance P of what is not known of x_t before y_t is seen, in the long run, and the gain K.
+
+        P = a² (P - P²/(P + r)) + q            K = P/(P + r)
+
+    The innovations, what is not known of y_t, have variance P + r.
+    """
+    b = r * (1 - a**2) - q
+    P = (-b + np.sqrt(b**2 + 4 * q * r)) / 2
+    return P, P / (P + r)
+
+
+def kalman(ys: Any, c: Hidden) -> Any:
+    """The Kalman filter: the best prediction of each y_t from y_1 ... y_(t-1), (T, B, 1)."""
+    x, P, predictions = np.zeros_like(ys[0]), c.q / (1 - c.a**2), []
+    for y in ys:
+        predictions.append(x)  # E[x_t | y_1 ... y_(t-1)], with variance P
+        K = P / (P + c.r)
+        x, P = c.a * (x + K * (y - x)), c.a**2 * (1 - K) * P + c.q
+    return np.stack(predictions)
+
+
+class Filter(nn.Module):
+    """A linear recurrent network that predicts the next observation, ŷ_(t+1) = u ŷ_t + k y_t; the Kalman filter has k = aK and u = a(1 - K)."""
+
+    def __init__(self) -> None:
+        self.u, self.k = nn.Parameter(np.full((1, 1), 0.5)), nn.Parameter(np.full((1, 1), 0.1))
+
+    def forward(self, ys: Any) -> Any:
+        return dynamics.linear_recursion(ys[:-1], np.zeros((ys.shape[1], 1)), self.k, self.u)
+
+
+@experiment("T12", "Kalman filter", rows="E6", quick=Hidden(sequences=300), full=Hidden(), seconds=(3, 5))
+def hidden_state(run: Run, config: Hidden) -> None:
+    """The innovations have the variance of the Riccati equation; a linear recurrent network learns the filter; a few taps do not see enough."""
+    c, rng = config, run.rng("observations")
+    ys, burn = observed(c, c.T, c.sequences, rng), 100
+    P, K = riccati(c.a, c.q, c.r)
+    run.result("Riccati: variance of the innovations", P + c.r, at_least=1.31745, at_most=1.31755)
+    measured = ((ys - kalman(ys, c))[burn:] ** 2).mean()
+    run.result("measured over it, Kalman filter", measured / (P + c.r), at_least=0.99, at_most=1.01)
+    for p in (1, 4, 20):
+        rows = np.stack([ys[burn - k : c.T - k].ravel() for k in range(1, p + 1)], axis=1)
+        weights = np.linalg.lstsq(rows[::7], ys[burn:].ravel()[::7], rcond=None)[0]
+        error = ((rows @ weights - ys[burn:].ravel()) ** 2).mean()
+        run.result(f"AR({p}) over it", error / (P + c.r), **({"at_least": 1.15} if p == 1 else {}))
+
+    def loss(model: nn.Module, ys: Any) -> Any:
+        return F.mse_loss(model(ys)[20:], ys[21:])  # after the start, which the filter in its stationary form does not know
+
+    model, batches = Filter(), Drawn(lambda rng: observed(c, 100, c.batch, rng), run.rng("batches"))
+    adam = optim.Adam(model.parameters(), lr=2e-2)
+    schedule = optim.lr_scheduler.CosineAnnealingLR(adam, c.steps)
+    run.fit("filter", model, loss, adam, batches, steps=c.steps, schedule=schedule)
+    with training.evaluating(model):
+        predictions = model(ys).numpy()
+    run.result("learned linear recurrent network over it", ((predictions - ys[1:])[burn:] ** 2).mean() / (P + c.r), at_most=1.01)
+    run.result(
+        "its weight of an observation over that of Kalman", float(model.k.numpy()[0, 0]) / (c.a * K), at_least=0.9, at_most=1.1
+    )
+    seen = np.concatenate([ys[1:80, 0], kalman(ys, c)[1:80, 0], predictions[:79, 0]], axis=1)
+    run.figure(
+        "filter.svg",
+        lambda: labelled(tg.plot.trajectories(seen, labels=["observed", "Kalman: expected", "learned: expected"]), "y_t"),
+    )
+
+
+# ---- The command --------------------------------------------------------------------------------------------------------------------------
+
+EXPERIMENTS: list[Experiment] = [finite_response, superposition, eigenvalues, saturation, energy, taps, depth, hidden_state]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the experiments; `--help` names the options."""
+    return run_experiments(__doc__, EXPERIMENTS, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
