@@ -15,7 +15,7 @@
        steps, and a GRU with H units T H².
 
 Slips of the notes, read as told here. CS540: one letter g for σ and tanh, and "w_G . r_t x h_(t-1)", read as U_n (r_t ⊙ h_(t-1)). CS760: gates that are
-not defined and carry the index t-1, read as of step t. CMU 11-785 has fragments only ("don't separately maintain compressed and regular
+not defined and carry the index t-1, read as of step t; "σ_any", read as tanh. CMU 11-785 has fragments only ("don't separately maintain compressed and regular
 memories"), its equations are lost: D9 is shown here by what the three have in common, one state in place of h and c.
 Sources: CS540, CS760; CMU 11-785 (2017); Cho et al., Learning phrase representations using RNN encoder-decoder (2014); Rabiner, A tutorial on hidden
 Markov models, Proceedings of the IEEE 77 (1989).
