@@ -111,7 +111,7 @@ def latch(run: Run, config: Latch) -> None:
             solved += share_wrong(model, test) < 0.05
         bounds = {1: {"at_most": 0.25 * c.starts}, 6: {"at_least": 0.75 * c.starts}}.get(taps, {})
         what = f"NARX, {name}" if taps else "Elman's network"
-        run.result(f"{what}: of {c.starts} starts so many hold a bit for {c.T} steps", solved, **bounds)
+        run.result(f"{what}: of {c.starts} starts so many hold a bit for {c.T} steps", solved, **bounds, quick=1)
     run.figure("training.svg", lambda: tg.plot.training(histories))
     run.figure("jacobians.svg", lambda: tg.plot.jacobians(flows))
 

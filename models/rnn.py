@@ -138,7 +138,7 @@ def what_it_keeps(elman: Elman, xs: Any, targets: Any) -> Any:
     summands, total = xs[:, 0], targets[:, 0]
     into = (
         summands.sum(axis=1) + total[:, 0]
-    ) % 2  # the sum of a place is odd where an odd number of ones meets: two bits and the carry
+    ) % 2  # a bit of the sum is 1 where an odd number of ones meets: two bits and the carry
     plot = tg.plot.gates({"the two bits": summands, "carry into the place": into[:, None], "states": hs.numpy()[:, 0]})
     for bar in plot.figure.axes[-3:]:
         bar.set_ylabel("")
@@ -278,13 +278,8 @@ class Reber:
 
 
 SYMBOLS = "BTPSXVE"
-GRAMMAR = {
-    0: ("T1", "P2"),
-    1: ("S1", "X3"),
-    2: ("T2", "V4"),
-    3: ("X2", "S5"),
-    4: ("P3", "V5"),
-}  # place: symbols with the next place; 5: the end
+# Reber's automaton: at each of its places two symbols may come, and each leads to the place behind it; 5 is the end.
+GRAMMAR = ("T1", "P2"), ("S1", "X3"), ("T2", "V4"), ("X2", "S5"), ("P3", "V5")
 
 
 def reber_string(rng: np.random.Generator) -> tuple[str, list[set[str]]]:
