@@ -34,7 +34,7 @@ import ast
 import bz2
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -228,9 +228,10 @@ class Language:
     window: int = 32  # steps of an update; the state goes on to the next one
     steps: int = 2400
     learning_rate: float = 1.2e-2
-    prompt: str = "def "
-    temperature: float = 0.6
-    length: int = 1500  # characters of the sample
+    # not in its repr, by which a resumed run knows itself: a trained model may go on from another prompt
+    prompt: str = field(default="def ", repr=False)
+    temperature: float = field(default=0.6, repr=False)
+    length: int = field(default=1500, repr=False)  # characters of the sample
     judged: int = 500  # characters of each of 32 samples whose lines are parsed
 
 
@@ -380,10 +381,11 @@ def language(run: Run, config: Language) -> None:
     cells = tg.tanh(gates.c).numpy()[0, :, 0]  # (T, H)
     tellers = []
     for what, wanted in place_in_the_line(vocabulary.decode(read)).items():
-        told = np.abs(np.corrcoef(cells.T, wanted)[-1, :-1])
-        tellers.append(int(told.argmax()))
-        run.result(f"correlation of the cell that best tells: {what}", told.max())
-    shown = slice(600, 690)
+        a, b = cells - cells.mean(axis=0), wanted - wanted.mean()
+        telling = np.abs(b @ a) / (np.linalg.norm(a, axis=0) * np.linalg.norm(b) + 1e-12)  # of every cell
+        tellers.append(int(telling.argmax()))
+        run.result(f"correlation of the cell that best tells: {what}", telling.max())
+    shown = slice(len(read) // 2, len(read) // 2 + 48)
     panels = {name: getattr(gates, name).numpy()[0, shown, 0][:, tellers] for name in "ifo"} | {"c": cells[shown][:, tellers]}
     run.figure("gates.svg", lambda: tg.plot.gates(panels, labels=[repr(x)[1:-1] for x in vocabulary.decode(read[shown])]))
     run.figure("training.svg", lambda: tg.plot.training(history))
