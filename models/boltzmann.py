@@ -173,13 +173,9 @@ def encoder(run: Run, config: Encoder) -> None:
     run.result("greatest |autodiff - <s s>_free + <s s>_held|", abs(tape - learning_rule(w, b, q)[0]).max(), at_most=1e-12)
     error = abs(differences(lambda x: divergence(np.triu(x, 1), b, q), w) - tape).max()
     run.result("greatest |autodiff - central differences|", error, at_most=1e-8)
-    run.note("Machines of more than .05 nats are local optima, with two patterns in one code: " + many(found) + ".")
+    caught = sum(nats > 0.05 for nats in found)
+    run.note(f"Of the {c.machines} machines {caught} ended in a local optimum, where two patterns have one code.")
     run.figure("encoder.svg", lambda: encoder_figure(curves, best))
-
-
-def many(found: list[float]) -> str:
-    """How many of them."""
-    return f"{sum(nats > 0.05 for nats in found)} of {len(found)} here"
 
 
 def codes(machine: Boltzmann) -> int:
@@ -283,7 +279,7 @@ class Digits:
     chain: int = 1000  # steps of Gibbs sampling for pictures
 
 
-@experiment("T21", "RBM on digits, by contrastive divergence", rows="H3", quick=Digits(steps=1000), full=Digits(), seconds=(4, 8))
+@experiment("T21", "RBM on digits, by contrastive divergence", rows="H3", quick=Digits(steps=1000), full=Digits(), seconds=(3, 4))
 def rbm(run: Run, config: Digits) -> None:
     """Reconstruction, features, filters, fantasies, and the gradient of a tiny machine."""
     c, (train, test), rng = config, digits.load(), run.rng("rbm")

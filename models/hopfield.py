@@ -125,7 +125,7 @@ def rises(w: Any, b: Any, starts: Any, updates: int, rng: np.random.Generator) -
 
 @experiment(
     "T30", "Hopfield: capacity, and an energy that never rises", rows="H1",
-    quick=Capacity(units=300, draws=1, updates=20_000, starts=5), full=Capacity(), seconds=(2, 10),
+    quick=Capacity(units=300, draws=1, updates=20_000, starts=5), full=Capacity(), seconds=(2, 7),
 )  # fmt: skip
 def capacity(run: Run, config: Capacity) -> None:
     """Overlap against load, beside the theory; the energy over many updates."""
@@ -210,7 +210,7 @@ def continuous_energy(xi: Any, X: Any, beta: float) -> Any:
     return 0.5 * (xi * xi).sum(axis=-1) - tg.logsumexp(beta * (xi @ X.T), axis=-1) / beta
 
 
-@experiment("H1", "Hopfield: noisy digits are recalled", rows="H1", quick=Recall(copies=20), full=Recall(), seconds=(1, 1))
+@experiment("H1", "Hopfield: noisy digits are recalled", rows="H1", quick=Recall(copies=20), full=Recall(), seconds=(2, 2))
 def noisy_digits(run: Run, config: Recall) -> None:
     """A few digits by Hebb's rule; all ten by it, which fails; all ten by the continuous network."""
     c, rng = config, run.rng("noise")

@@ -130,16 +130,18 @@ def one_hot(run: Run, config: OneHot) -> None:
 CLASSES = {name: words.split() for name, words in {
     "determiner": "the a this every", "adjective": "big small old young white", "animal": "cat dog horse bird mouse",
     "person": "man woman girl boy king", "food": "bread cheese soup rice fish", "eats": "eats cooks buys wants", "sees": "sees likes follows",
-    "goes": "sleeps runs waits", "end": ".",
+    "steals": "steals hides finds", "end": ".",
 }.items()}  # fmt: skip
 GRAMMAR = {  # after what: with what chance a word of which class comes, and what that leads to; within a class all words are alike
     "end": [(1.0, "determiner", "subject")],
-    "subject": [(0.5, "adjective", "old subject"), (0.25, "animal", "animal"), (0.25, "person", "person")],
+    "subject": [(0.6, "adjective", "old subject"), (0.2, "animal", "animal"), (0.2, "person", "person")],
     "old subject": [(0.5, "animal", "animal"), (0.5, "person", "person")],
-    "animal": [(0.4, "goes", "full stop"), (0.6, "sees", "sees")],
+    "animal": [(0.5, "steals", "steals"), (0.5, "sees", "sees")],
     "person": [(0.6, "eats", "eats"), (0.4, "sees", "sees")],
-    "eats": [(0.5, "adjective", "old food"), (0.5, "food", "full stop")],
+    "eats": [(0.3, "adjective", "old food"), (0.7, "food", "full stop")],
     "old food": [(1.0, "food", "full stop")],
+    "steals": [(1.0, "determiner", "booty")],
+    "booty": [(0.3, "adjective", "old food"), (0.7, "food", "full stop")],
     "sees": [(1.0, "determiner", "object")],
     "object": [(0.5, "animal", "full stop"), (0.5, "person", "full stop")],
     "full stop": [(1.0, "end", "end")],
@@ -199,7 +201,7 @@ class Grammar:
     hidden: int = 48
     words: int = 100_000
     held_out: int = 50_000
-    steps: int = 3000
+    steps: int = 1500
     vector_steps: int = 1000  # of CBOW and skip-gram
     batch: int = 256
     learning_rate: float = 5e-3
@@ -207,7 +209,7 @@ class Grammar:
 
 @experiment(
     "T15", "NPLM, CBOW and skip-gram on a grammar", rows="F4, F5, F6, F7, F8",
-    quick=Grammar(words=40_000, held_out=20_000, steps=1000, vector_steps=500), full=Grammar(), seconds=(4, 10),
+    quick=Grammar(words=40_000, held_out=20_000, steps=1000, vector_steps=500), full=Grammar(), seconds=(5, 7),
 )  # fmt: skip
 def grammar(run: Run, config: Grammar) -> None:
     """Perplexity beside that of the process, neighbours, and the gradient of P as the sum over its uses."""
@@ -332,7 +334,7 @@ def trigram(train: Any, valid: Any, test: Any, V: int) -> tuple[Any, Any]:
     rows="F5",
     quick=English(steps=500, paragraphs_too=False),
     full=English(),
-    seconds=(6, 45),
+    seconds=(6, 38),
 )
 def english(run: Run, config: English) -> None:
     """Perplexities, with and without the tokens that repeat the one before; neighbours of some words."""
