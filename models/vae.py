@@ -127,9 +127,7 @@ def pictures(run: Run, config: Latent) -> None:
     run.result("VAE, z from N(0, I): confidence of the judge", judged.confidence)
     run.result("VAE, z from N(0, I): Fréchet distance to held-out digits", judged.frechet)
 
-    run.note(
-        "what it invents is more blurred than what an adversarial network or diffusion makes: it says the mean of what may be."
-    )
+    run.note("what it invents is blurred: a decoder says the mean of all the pictures that its z may stand for.")
 
     run.figure("training.svg", lambda: tg.plot.training(history))
     some = np.array([np.flatnonzero(held_out.labels == label)[0] for label in range(10)])
