@@ -97,7 +97,7 @@ def filled_in(model: nn.Module, batch: tuple[Any, Any, Any]) -> float:
         return float((model(ids).numpy()[places, np.arange(len(places))].argmax(-1) == hidden).mean())
 
 
-@experiment("T26", "Palindromes with a gap: looking both ways", rows="J9, J4", quick=Cloze(steps=250), full=Cloze(), seconds=(5, 8))
+@experiment("T26", "Palindromes with a gap: looking both ways", rows="J9, J4", quick=Cloze(steps=150), full=Cloze(), seconds=(4, 9))
 def cloze(run: Run, config: Cloze) -> None:
     """The encoder fills the gap; with a causal mask the same encoder guesses, however long it learns."""
     c = config

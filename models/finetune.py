@@ -109,9 +109,9 @@ def right(model: nn.Module, rows: Any, labels: Any) -> float:
     "T27",
     "Fine-tuning with frozen layers",
     rows="J10",
-    quick=FineTuning(pretrain_steps=200, steps=100, draws=1),
+    quick=FineTuning(pretrain_steps=150, steps=80, draws=1),
     full=FineTuning(),
-    seconds=(6, 12),
+    seconds=(7, 24),
 )
 def finetuning(run: Run, config: FineTuning) -> None:
     """Frozen arrays keep every bit and get no gradient; what freezing costs is measured."""

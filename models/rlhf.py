@@ -138,7 +138,7 @@ def preference_loss(model: nn.Module, batch: tuple[Any, Any]) -> Any:
     return F.softplus(model(other) - model(preferred)).mean()
 
 
-@experiment("T28", "RLHF: pleasing a reward model", rows="J12", quick=Feedback(steps=150), full=Feedback(), seconds=(8, 12))
+@experiment("T28", "RLHF: pleasing a reward model", rows="J12", quick=Feedback(steps=150), full=Feedback(), seconds=(5, 9))
 def feedback(run: Run, config: Feedback) -> None:
     """A reward model from pairs; a policy that learns to be rewarded by it, judged by the rule, which neither has seen."""
     c = config
