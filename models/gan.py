@@ -194,18 +194,16 @@ def made(generator: nn.Module, z: Any) -> Any:
 
 
 @experiment(
-    "T22", "Adversarial networks draw digits", rows="I1, I3", quick=Pictures(hidden=128, mlp_steps=1300, conv_steps=300, penalty=0.3, keep=0.98), full=Pictures(),
-    seconds=(8, 100),
+    "T22", "Adversarial networks draw digits", rows="I1, I3", full=Pictures(), seconds=(8, 100),
+    quick=Pictures(hidden=128, mlp_steps=1300, conv_steps=300, penalty=0.3, keep=0.98),
 )  # fmt: skip
 def pictures(run: Run, config: Pictures) -> None:
     """Both kinds make pictures that a judge of real digits takes for digits, of all ten sorts, and that are no copies."""
     c = config
     train, held_out = digits.load()
     judge, rng = digits.Judge(train, held_out), run.rng("baselines")
-    real, normal = (
-        train.flat[rng.permutation(len(train.flat))[:500]],
-        rng.multivariate_normal(train.flat.mean(0), np.cov(train.flat.T), 2000),
-    )
+    real = train.flat[rng.permutation(len(train.flat))[:500]]
+    normal = rng.multivariate_normal(train.flat.mean(0), np.cov(train.flat.T), 2000)
     held, learned = judge(held_out.images), judge(real)
     run.result("real digits, held out: confidence of the judge", held.confidence)
     run.result("real digits, held out: smallest share of a class", held.smallest_share)
@@ -215,11 +213,9 @@ def pictures(run: Run, config: Pictures) -> None:
         report(run, name, judge(found), bounded=False)
 
     z, games = noise(2000, c.noise, run.rng("judged")), {}
-    for kind, steps, batch, rate in [
-        ("MLP", c.mlp_steps, c.mlp_batch, c.mlp_rate),
-        ("conv", c.conv_steps, c.conv_batch, c.conv_rate),
-    ]:
-        generator, games[kind] = trained(run, kind, c, train.images, steps, batch, rate)
+    settings = {"MLP": (c.mlp_steps, c.mlp_batch, c.mlp_rate), "conv": (c.conv_steps, c.conv_batch, c.conv_rate)}
+    for kind, setting in settings.items():
+        generator, games[kind] = trained(run, kind, c, train.images, *setting)
         found = made(generator, z)
         report(run, kind, judge(found), bounded=True)
         run.figure(f"{kind}.png", lambda found=found: digits.sheet(found[:100]))  # type: ignore[misc]

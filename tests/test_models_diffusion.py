@@ -80,7 +80,7 @@ def test_it_overfits_two_pictures(rng: np.random.Generator) -> None:
 
 def test_killed_and_resumed_it_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made_up_digits.instead(monkeypatch)
-    killing.goes_on_to_the_same_bits(diffusion.pictures, diffusion.Pictures(T=4, hidden=8, blocks=1, steps=12, batch=4), tmp_path)
+    killing.goes_on_to_the_same_bits(diffusion.pictures, diffusion.Pictures(T=4, hidden=8, blocks=1, steps=6, batch=4), tmp_path)
 
 
 @pytest.mark.slow

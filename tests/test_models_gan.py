@@ -92,18 +92,18 @@ def test_a_step_teaches_each_player_its_own_loss_and_nothing_else(kind: str, rng
 def test_a_generator_learns_the_one_picture_that_there_is(kind: str, rng: np.random.Generator) -> None:
     picture = np.repeat((rng.random((1, 8, 8)) < 0.4).astype("float32"), 4, axis=0)
     c = gan.Pictures(noise=4, hidden=32, channels=8, penalty=0.1, every=4, keep=0.9)
-    generator, _ = gan.trained(Run(0), kind, c, picture, 150, 4, 1e-2)
+    generator, _ = gan.trained(Run(0), kind, c, picture, 100, 4, 1e-2)
     far = np.abs(gan.made(generator, gan.noise(20, 4, rng)) - picture[0]).mean()
     assert far < 0.1
 
 
 def test_the_game_on_the_line_killed_and_resumed_goes_on_to_the_same_bits(tmp_path: Path) -> None:
-    killing.goes_on_to_the_same_bits(gan.equilibrium, gan.Line(steps=12, batch=8), tmp_path)
+    killing.goes_on_to_the_same_bits(gan.equilibrium, gan.Line(steps=6, batch=8), tmp_path)
 
 
 def test_the_game_of_pictures_killed_and_resumed_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made_up_digits.instead(monkeypatch)
-    config = gan.Pictures(noise=4, hidden=8, channels=2, mlp_steps=10, conv_steps=10, mlp_batch=4, conv_batch=4, every=3)
+    config = gan.Pictures(noise=4, hidden=8, channels=2, mlp_steps=6, conv_steps=6, mlp_batch=4, conv_batch=4, every=3)
     killing.goes_on_to_the_same_bits(gan.pictures, config, tmp_path)
 
 

@@ -104,7 +104,7 @@ def test_it_overfits_four_pictures(rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize(
     "kind, config",
-    [(vae.pictures, vae.Latent(hidden=8, steps=12, batch=4)), (vae.linear, vae.Linear(steps=12))],
+    [(vae.pictures, vae.Latent(hidden=8, steps=6, batch=4)), (vae.linear, vae.Linear(steps=6))],
     ids=["pictures", "linear"],
 )
 def test_killed_and_resumed_it_goes_on_to_the_same_bits(
