@@ -174,21 +174,29 @@ def speak(count: int, rng: np.random.Generator) -> Any:
     return np.array(ids)
 
 
-def neighbours_in_class(P: Any) -> float:
-    """The share of words whose nearest neighbour by the cosine is of their own class; "." is alone in its, and does not count."""
+def cosines(model: nn.Module) -> Any:
+    """The cosine of any two words, (V, V)."""
+    P = model.P.weight.numpy()
     direction = P / np.linalg.norm(P, axis=1, keepdims=True)
-    nearest = (direction @ direction.T - 2 * np.eye(len(P))).argmax(axis=1)
+    return direction @ direction.T
+
+
+def neighbours_in_class(model: nn.Module) -> float:
+    """The share of words whose nearest neighbour by the cosine is of their own class; "." is alone in its, and does not count."""
+    nearest = (cosines(model) - 2 * np.eye(len(WORDS))).argmax(axis=1)
     return float((CLASS_OF[nearest] == CLASS_OF)[:-1].mean())
+
+
+def in_parts(ids: Any, n: int) -> list[Any]:
+    """All windows of a text in its order, (B, n) each."""
+    every = np.lib.stride_tricks.sliding_window_view(ids, n)
+    return np.array_split(every, len(every) // 512 + 1)
 
 
 def perplexity(model: NPLM, ids: Any, n: int, where: Any = slice(None)) -> float:
     """exp of the mean surprise at every word of a text that has n-1 before it, or at some of them."""
-    every = np.lib.stride_tricks.sliding_window_view(ids, n)
     with training.evaluating(model):
-        surprises = [
-            F.cross_entropy(model(part[:, :-1].T), part[:, -1], reduction="none").numpy()
-            for part in np.array_split(every, len(every) // 512 + 1)
-        ]
+        surprises = [F.cross_entropy(model(part[:, :-1].T), part[:, -1], reduction="none").numpy() for part in in_parts(ids, n)]
     return float(np.exp(np.concatenate(surprises)[where].mean(dtype="float64")))
 
 
@@ -232,18 +240,16 @@ def grammar(run: Run, config: Grammar) -> None:
     run.result("a model of single words", np.exp(-np.log(counts[test]).mean()))
     ours = run.result(f"NPLM, {c.n - 1} words before: perplexity of held-out words", perplexity(nplm, test, c.n), at_most=5.35)
     run.result("in proportion to the grammar's", ours / exact, at_most=1.0235)
-    purity = {
-        name: neighbours_in_class(model.P.weight.numpy())
-        for name, model in [("NPLM", nplm), ("CBOW", cbow), ("skip-gram", skip_gram)]
-    }
-    for name, share in purity.items():
-        run.result(f"{name}: nearest neighbour is of the same class", share, at_least=0.8 if name == "NPLM" else 0.95)
+    models = {"NPLM": nplm, "CBOW": cbow, "skip-gram": skip_gram}
+    for name, model in models.items():
+        bound = 0.8 if name == "NPLM" else 0.95
+        run.result(f"{name}: nearest neighbour is of the same class", neighbours_in_class(model), at_least=bound)
 
     few = np.lib.stride_tricks.sliding_window_view(test, c.n)[:3]
     lines = tg.bptt.ledger(nplm_loss(nplm, few), nplm.P.weight)
     run.result("NPLM: uses of P in one step of training", len(lines.uses), at_least=c.n - 1, at_most=c.n - 1)
     run.result("greatest difference of the sum over its uses from dL/dP, relative", lines.check(), at_most=1e-6)
-    run.figure("similar.svg", lambda: similar_figure({"NPLM": nplm, "CBOW": cbow, "skip-gram": skip_gram}))
+    run.figure("similar.svg", lambda: similar_figure(models))
     run.figure("training.svg", lambda: tg.plot.training(found))
     run.figure("uses_of_P.svg", lambda: tg.draw(nplm_loss(nplm, few), light=nplm.P.weight))
 
@@ -255,9 +261,7 @@ def similar_figure(models: Any) -> Any:
 
     drawn = Figure(figsize=(5 * len(models), 5), layout="constrained")
     for axes, (name, model) in zip(np.atleast_1d(drawn.subplots(1, len(models))), models.items(), strict=True):
-        P = model.P.weight.numpy()
-        direction = P / np.linalg.norm(P, axis=1, keepdims=True)
-        image = axes.imshow(direction @ direction.T, cmap="RdBu_r", vmin=-1, vmax=1)
+        image = axes.imshow(cosines(model), cmap="RdBu_r", vmin=-1, vmax=1)
         axes.set_xticks(range(len(WORDS)), WORDS, rotation=90, fontsize=6)
         axes.set_yticks(range(len(WORDS)), WORDS, fontsize=6)
         axes.set_title(name)
@@ -329,13 +333,9 @@ def trigram(train: Any, valid: Any, test: Any, V: int) -> tuple[Any, Any]:
 
 
 @experiment(
-    "T15b",
-    "NPLM on English, beside a trigram",
-    rows="F5",
-    quick=English(steps=500, paragraphs_too=False),
-    full=English(),
-    seconds=(6, 38),
-)
+    "T15b", "NPLM on English, beside a trigram", rows="F5",
+    quick=English(steps=500, paragraphs_too=False), full=English(), seconds=(6, 38),
+)  # fmt: skip
 def english(run: Run, config: English) -> None:
     """Perplexities, with and without the tokens that repeat the one before; neighbours of some words."""
     c, pages = config, help_pages()
@@ -353,40 +353,30 @@ def english(run: Run, config: English) -> None:
         adam = optim.AdamW(model.parameters(), lr=c.learning_rate, weight_decay=1e-2)
         curves[where] = run.fit(
             f"NPLM {where}", model, nplm_loss, adam, windows(train, c.n, c.batch, run.rng(f"{where}: windows")), steps=c.steps, restore_best=True,
-            schedule=optim.lr_scheduler.CosineAnnealingLR(adam, c.steps), evaluate=evaluation(valid, c.n), every=max(1, c.steps // 10),
+            schedule=optim.lr_scheduler.CosineAnnealingLR(adam, c.steps), evaluate=in_parts(valid, c.n), every=max(1, c.steps // 10),
         )  # fmt: skip
 
         single = np.bincount(train, minlength=V) / len(train)
         three = trigram(train, valid, test, V)[0][c.n - 3 :]  # the words that the NPLM is asked for too
         new = test[c.n - 1 :] != test[c.n - 2 : -1]
         run.result(f"{where}: single words, V={V}: perplexity", np.exp(-np.log(single[test[c.n - 1 :]]).mean()))
-        theirs = run.result("interpolated trigram", np.exp(-np.log(three).mean()))
+        theirs = run.result(f"{where}: interpolated trigram", np.exp(-np.log(three).mean()))
         bound = 40 if where == "the last pages" else None
-        ours = run.result(f"NPLM, {c.n - 1} words before", perplexity(model, test, c.n), at_most=bound)
-        run.result("NPLM in proportion to the trigram", ours / theirs, at_most=1.25, quick=1.4)
-        run.result("trigram, tokens that do not repeat the one before", np.exp(-np.log(three[new]).mean()))
-        run.result("NPLM, the same", perplexity(model, test, c.n, new))
+        ours = run.result(f"{where}: NPLM, {c.n - 1} words before", perplexity(model, test, c.n), at_most=bound)
+        run.result(f"{where}: NPLM in proportion to the trigram", ours / theirs, at_most=1.25, quick=1.4)
+        run.result(f"{where}: trigram, tokens that do not repeat the one before", np.exp(-np.log(three[new]).mean()))
+        run.result(f"{where}: NPLM, the same", perplexity(model, test, c.n, new))
         if where == "the last pages":
             run.write("neighbours.txt", neighbours(model, vocabulary))
     run.note("No win over the trigram is claimed: who is ahead depends on what was held out.")
     run.figure("english.svg", lambda: tg.plot.training(curves))
 
 
-def evaluation(ids: Any, n: int) -> Any:
-    """What training looks at from time to time."""
-    return lambda model: perplexity(model, ids, n)
-
-
 def neighbours(model: NPLM, vocabulary: data.Vocabulary) -> str:
-    """The nearest words of some frequent ones."""
-    P = model.P.weight.numpy()
-    direction = P / np.linalg.norm(P, axis=1, keepdims=True)
-    lines = []
-    for word in "is the function class two list string integer raises must".split():
-        if word in vocabulary.index:
-            nearest = np.argsort(-direction @ direction[vocabulary.index[word]])[1:6]
-            lines.append(f"{word:10} {' '.join(str(vocabulary.tokens[k]) for k in nearest)}")
-    return "\n".join(lines) + "\n"
+    """The five nearest words of some frequent ones."""
+    nearest = np.argsort(-cosines(model), axis=1)[:, 1:6]
+    chosen = [word for word in "is the function class two list string integer raises must".split() if word in vocabulary.index]
+    return "".join(f"{word:10} {vocabulary.decode(nearest[vocabulary.index[word]])}\n" for word in chosen)
 
 
 # ---- The command --------------------------------------------------------------------------------------------------------------------------
