@@ -108,8 +108,8 @@ class Adding:
     """The settings of T4."""
 
     length: int = 50
-    steps: int = 2000  # of every network
-    batch: int = 64
+    steps: int = 4000  # of every network
+    batch: int = 32
     gated: int = 32  # H of LSTM and GRU
     plain: int = 64  # H of the others
     gated_rate: float = 1e-2
@@ -170,7 +170,7 @@ class Order:
     hidden: int = 16
     steps: int = 1500
     batch: int = 64
-    rate: float = 1e-2
+    rate: float = 5e-3
 
 
 def order(T: int, B: int, rng: np.random.Generator) -> tuple[Any, Any]:
