@@ -12,17 +12,17 @@ The restricted machine (RBM; Smolensky 1986) has no connections within a layer, 
 
     F(v) = -log Σ_h exp(-E(v, h)) = -v·b - Σ_k log(1 + exp(c_k + v·w_k))      p(h_k = 1 | v) = σ(c_k + v·w_k)      p(v_i = 1 | h) = σ(b_i + w_i·h)
 
-Contrastive divergence (CD-1, Hinton 2002): instead of the free machine, which needs Z, the picture v' that one step of Gibbs sampling makes of data v.
+Contrastive divergence (CD-1, Hinton 2002): instead of the free machine, which needs Z, the picture v' that a step of Gibbs sampling makes of v.
 
     d(F(v) - F(v'))/dw = v' p(h|v')^T - v p(h|v)^T
 
 Energies are written once, autodiff has their gradients, and these are shown to be those of the equations.
 
-- T29  The encoder 4-2-4: one of four visible units is on, and the same one of four others; two hidden units between them have to find a code of two bits.
-       All 1,024 states are summed over, so nothing is estimated. As Ackley et al. did, the data are noisy at first, lest weights grow before codes
+- T29  The encoder 4-2-4: one of four visible units is on, and the same one of four others; two hidden units between them have to find a code of two
+       bits. All 1,024 states are summed over, so nothing is estimated. As Ackley et al. did, the data are noisy at first, lest weights grow before codes
        are found. Still many machines end where two patterns share a code, a local optimum; the best of five is taken, all five are printed.
-- T21  An RBM of 100 hidden units on handwritten digits, by CD-1: reconstruction; its hidden units as features for logistic regression, which does as well on
-       the pixels themselves; the exact gradient of a tiny one.
+- T21  An RBM of 100 hidden units on handwritten digits, by CD-1: reconstruction; its hidden units as features for logistic regression, which does as
+       well on the pixels themselves; the exact gradient of a tiny one.
 
 Sources: CS540 (UW-Madison), "Boltzmann machines", which names them without equations; Ackley, Hinton & Sejnowski, Cognitive Science 9 (1985); Hinton,
 Neural Computation 14 (2002) and A practical guide to training restricted Boltzmann machines (2010).
@@ -123,7 +123,7 @@ CODES = (PATTERNS @ 2.0 ** np.arange(8)[::-1]).astype(int)  # the rows of all_st
 
 
 def encoder_links() -> Any:
-    """Who is connected in 4-2-4: units of one side with each other, both sides with the hidden units. What one side knows of the other goes through these."""
+    """Who is connected in 4-2-4: units of one side with each other, both sides with the hidden units, the only way from one to the other."""
     links = np.ones((10, 10), bool)
     links[:4, 4:8] = links[8, 9] = False
     return links

@@ -20,8 +20,8 @@ The notes compare that with stochastic gradient descent, and call w_ij a_j + b_i
 
            E(ξ) = 1/2 ξ·ξ - 1/β log Σ_μ exp(β x_μ·ξ)        ξ - dE/dξ = X^T softmax(β X ξ)
 
-Sources: CS540 (UW-Madison), "Hopfield networks"; Hopfield, PNAS 79 (1982); Amit, Gutfreund & Sompolinsky, Annals of Physics 173 (1987); Ramsauer et al.,
-Hopfield networks is all you need (2020). Nothing is trained here, so there is nothing to resume.
+Sources: CS540 (UW-Madison), "Hopfield networks"; Hopfield, PNAS 79 (1982); Amit, Gutfreund & Sompolinsky, Annals of Physics 173 (1987); Ramsauer et
+al., Hopfield networks is all you need (2020). Nothing is trained here, so there is nothing to resume.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def capacity(run: Run, config: Capacity) -> None:
     run.result("overlap at load .15", mean[0.15])
     run.result("overlap at load .20", mean[0.20], at_most=0.75, quick=0.85)
     run.result("theory for N → ∞: overlap at load .10", np.interp(0.10, load, m))
-    run.result("theory: the greatest load (in the notes' sources 0.138)", load[-1], at_least=0.1375, at_most=0.1385)
+    run.result("theory: the greatest load that is recalled", load[-1], at_least=0.1375, at_most=0.1385)
 
     rng = run.rng("energy")
     memories = signs(rng, c.units // 10, c.units, dtype="int64")

@@ -1,7 +1,7 @@
 """Words as vectors: a language model over a window of words (NPLM; Bengio et al. 2003), and what was left of it when only the vectors were wanted.
 
-A word is one-hot, W in {0, 1}^V. All such vectors are equally long and equally far from each other, and use V of the 2^V corners of their cube. A shared
-projection P makes them short and lets distances mean something. n-1 words are projected by the same P ("tied weights", a time delay network), so
+A word is one-hot, W in {0, 1}^V. All such vectors are equally long and equally far from each other, and use V of the 2^V corners of their cube. A
+shared projection P makes them short and lets distances mean something. n-1 words are projected by the same P ("tied weights", a time delay network), so
 
     dL/dP = Σ_k dL/dP_k,   a term for each of its n-1 uses
 
@@ -12,12 +12,12 @@ projection P makes them short and lets distances mean something. n-1 words are p
 - F3   The claims about one-hot vectors, counted.
 - T15  A grammar of 35 words, whose own perplexity is known exactly: how near the NPLM comes to it; and whether the nearest neighbour of a word is one
        of its class (dogs near cats), which no model was told.
-- T15b English, of Python's help pages, beside an interpolated trigram (Jelinek & Mercer 1980). Bengio et al. report 24 % less perplexity than the best n-gram
-       on a million words. Here it is a tie on some eighty thousand: the NPLM is ahead on pages of new topics, the trigram on paragraphs whose
+- T15b English, of Python's help pages, beside an interpolated trigram (Jelinek & Mercer 1980). Bengio et al. report 24 % less perplexity than the best
+       n-gram on a million words. Here it is a tie on some eighty thousand: the NPLM is ahead on pages of new topics, the trigram on paragraphs whose
        neighbours it has read, and no gain is claimed. One token in six belongs to a ruler of stars or lines, so the perplexity of the tokens that
        do not repeat the one before them stands beside.
 
-Sources: CMU 11-785 (2017), "Recurrent Networks", language models; Bengio, Ducharme, Vincent & Jauvin, JMLR 3 (2003); Mikolov, Chen, Corrado & Dean (2013).
+Sources: CMU 11-785 (2017), "Recurrent Networks", language models; Bengio, Ducharme, Vincent & Jauvin, JMLR 3 (2003); Mikolov et al. (2013).
 """
 
 from __future__ import annotations
@@ -227,7 +227,8 @@ def grammar(run: Run, config: Grammar) -> None:
     cbow, skip_gram = CBOW(V, c.vector, rng=run.rng("cbow")), SkipGram(V, c.vector, rng=run.rng("skip-gram"))
     found = {}
     for name, model, loss, size, steps in [
-        ("NPLM", nplm, nplm_loss, c.n, c.steps), ("CBOW", cbow, cbow_loss, 7, c.vector_steps), ("skip-gram", skip_gram, skip_gram_loss, 7, c.vector_steps),
+        ("NPLM", nplm, nplm_loss, c.n, c.steps), ("CBOW", cbow, cbow_loss, 7, c.vector_steps),
+        ("skip-gram", skip_gram, skip_gram_loss, 7, c.vector_steps),
     ]:  # fmt: skip
         adam = optim.Adam(model.parameters(), lr=c.learning_rate)
         schedule = optim.lr_scheduler.CosineAnnealingLR(adam, steps)
@@ -295,7 +296,7 @@ def help_pages() -> list[list[str]]:
 
 
 def split(paragraphs: list[list[str]], tenth: bool) -> list[list[str]]:
-    """Tokens to learn from, to choose by, and to test on: 85, 5 and 10 % of the paragraphs. tenth: from all pages in turn; otherwise the last ones."""
+    """Tokens to learn from, to choose by and to test on: 85, 5 and 10 % of the paragraphs. tenth: in turn, from all pages; else the last ones."""
     N = len(paragraphs)
     place = [n % 20 if tenth else 20 * n // N for n in range(N)]  # 0 ... 19
     return [
