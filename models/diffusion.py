@@ -145,7 +145,7 @@ def sampled(model: Denoiser, noise: Noise, n: int, rng: np.random.Generator) -> 
     return np.stack(xs)
 
 
-@experiment("T24", "Digits out of noise", rows="I5", quick=Pictures(steps=700), full=Pictures(), seconds=(8, 45))
+@experiment("T24", "Digits out of noise", rows="I5", quick=Pictures(steps=1000), full=Pictures(), seconds=(8, 45))
 def pictures(run: Run, config: Pictures) -> None:
     """The noise in held-out digits is predicted, and pictures made of noise pass for digits and are no copies."""
     c, noise = config, Noise(config.T)
