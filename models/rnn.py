@@ -5,7 +5,7 @@
 - T1   Adding numbers of N bits, from the right to the left: x_t are the two bits of place t, o_t is the bit of the sum, and the state has to hold
        the carry. The notes: a multi-layer perceptron (MLP) needs very many examples and works for one N; a recurrent net learns the rule, for all N.
 - T2   Running parity: o_t is the exclusive or of x_1 ... x_t. The notes: an MLP needs a hidden layer as wide as the sequence, a recurrent net one XOR.
-       To have a solution is not to find it: tanh networks do from some starts only, LSTMs from all; that is what the experiment is about.
+       To have a solution is not to find it: LSTMs do from every start, tanh networks from some; that is what the experiment is about.
 - T3   The embedded Reber grammar: which symbols may come next? The answer lies in the last symbols, but for one symbol that repeats the second one.
 - C1   The same matrix at every step: dL/dh_t fades or grows exponentially on the way back, a straight line on a logarithmic scale.
 - E10  Turing machines (Siegelmann & Sontag 1995) from one neuron: a stack in a single number. It is exact as long as the number has digits.
@@ -169,7 +169,10 @@ class Parity:
     hidden: int = 8
     steps: int = 1500
     batch: int = 64
-    longest: int = 12  # of the sequences to learn from
+    shortest: int = (
+        2  # of the sequences to learn from, where every step is taught; else 1, since it is one bit that is found out first
+    )
+    longest: int = 12
     long: int = 100  # of those in the test
     starts: int = 5  # of the tanh network
     mlp_bits: int = 10
@@ -193,7 +196,8 @@ def parity(run: Run, config: Parity) -> None:
     def trained(name: str, kind: Any, learning_rate: float, last_only: bool = False) -> tuple[Elman, training.History]:
         model, out = Elman(1, c.hidden, kind=kind, rng=run.rng(name)), slice(-1, None) if last_only else slice(None)
         adam = optim.Adam(model.parameters(), lr=learning_rate)
-        batches = Drawn(lambda rng: parities(int(rng.integers(1, c.longest + 1)), c.batch, rng), run.rng(f"{name}: bits"))
+        shortest = 1 if last_only else c.shortest
+        batches = Drawn(lambda rng: parities(int(rng.integers(shortest, c.longest + 1)), c.batch, rng), run.rng(f"{name}: bits"))
 
         def loss(model: nn.Module, batch: tuple[Any, Any]) -> Any:
             xs, targets = batch
