@@ -178,7 +178,7 @@ def settled(states: Any, near: float = 1e-3) -> int:
     return int(np.flatnonzero(away)[-1] + 1) if away.any() else 0
 
 
-@experiment("C6", "Saturation", rows="C6, C7, C10, C11", quick=Systems(), full=Systems(), seconds=(4, 4))
+@experiment("C6", "Saturation", rows="C6, C7, C10, C11", quick=Systems(), full=Systems(), seconds=(1, 1))
 def saturation(run: Run, config: Systems) -> None:
     """Sigmoids forget at once, tanh by its weight, ReLU blows up or is silent; many ReLUs blow up if their weights have a positive mean."""
     c, starts = config, [-1, -0.1, 0.1, 1]
@@ -277,7 +277,7 @@ class Depth:
     batch: int = 64
 
 
-@experiment("C13", "Gradients in a deep network at its start", rows="C13", quick=Depth(width=256), full=Depth(), seconds=(2, 12))
+@experiment("C13", "Gradients in a deep network at its start", rows="C13", quick=Depth(width=256), full=Depth(), seconds=(3, 8))
 def depth(run: Run, config: Depth) -> None:
     """Digits, cross entropy, no training: sigmoids lose more than half a decade in every layer, others nothing where the weights start rightly."""
     c, (train, _) = config, digits.load()
@@ -360,7 +360,7 @@ class Filter(nn.Module):
         return dynamics.linear_recursion(ys[:-1], np.zeros((ys.shape[1], 1)), self.k, self.u)
 
 
-@experiment("T12", "Kalman filter", rows="E6", quick=Hidden(sequences=300), full=Hidden(), seconds=(3, 5))
+@experiment("T12", "Kalman filter", rows="E6", quick=Hidden(sequences=300), full=Hidden(), seconds=(2, 4))
 def hidden_state(run: Run, config: Hidden) -> None:
     """The innovations have the variance of the Riccati equation; a linear recurrent network learns the filter; a few taps do not see enough."""
     c, rng = config, run.rng("observations")

@@ -92,7 +92,7 @@ def share_wrong(model: nn.Module, batch: tuple[Any, Any]) -> float:
 
 
 @experiment(
-    "T9", "A latch: memory by taps", rows="E12, A13, C15", quick=Latch(starts=2, taps=(1, 6)), full=Latch(), seconds=(5, 15)
+    "T9", "A latch: memory by taps", rows="E12, A13, C15", quick=Latch(starts=2, taps=(1, 6)), full=Latch(), seconds=(5, 12)
 )
 def latch(run: Run, config: Latch) -> None:
     """As many steps for each: with six taps it learns to hold a bit for 40 steps, with one it does not."""
@@ -200,7 +200,7 @@ def linear_prediction(train: tuple[Any, Any], test: tuple[Any, Any]) -> Any:
 
 
 @experiment(
-    "T10", "Identification of a plant", rows="E12, E14", quick=Plant(steps=1200, steps_of_errors=200), full=Plant(), seconds=(4, 10)
+    "T10", "Identification of a plant", rows="E12, E14", quick=Plant(steps=1200, steps_of_errors=200), full=Plant(), seconds=(2, 6)
 )
 def identification(run: Run, config: Plant) -> None:
     """One step ahead and running free the network is the plant; fed its errors alone it cannot be, since they do not tell where the plant is."""
@@ -283,7 +283,7 @@ class Annealer:
         self.now = state["now"]
 
 
-@experiment("E12", "Training by simulated annealing", rows="E12", quick=Annealing(), full=Annealing(), seconds=(2, 2))
+@experiment("E12", "Training by simulated annealing", rows="E12", quick=Annealing(), full=Annealing(), seconds=(1, 1))
 def annealing(run: Run, config: Annealing) -> None:
     """The latch of T9 with a single tap, whose gradient vanishes: annealing counts wrong signals and needs no gradient."""
     c = config
