@@ -8,16 +8,13 @@
        To have a solution is not to find it: LSTMs do from every start, tanh networks from some; that is what the experiment is about.
 - T3   The embedded Reber grammar: which symbols may come next? The answer lies in the last symbols, but for one symbol that repeats the second one.
 - C1   The same matrix at every step: dL/dh_t fades or grows exponentially on the way back, a straight line on a logarithmic scale.
-- E10  Turing machines (Siegelmann & Sontag 1995) from one neuron: a stack in a single number. It is exact as long as the number has digits.
-- E17  Control: an Elman network that sees the angle of a pole, not its speed, and learns to balance it through the simulator's derivatives.
 
 Many-to-many: an output at every step. Many-to-one is the same network with o_T alone (T2 trains both). In all of it successive inputs depend on one
 another: T3 also reads its strings with their symbols shuffled, and is surprised.
 Known beforehand: T3 does not tell an LSTM from an Elman network any more, as it did with the training methods of 1997. Of the tasks that the notes
 list (E11), speech and its synthesis have no data here, and no file.
 Sources: CMU 11-785 (2017), "Recurrent Networks", N-bit addition and parity; CS540; CS760; Graves' deck; Elman, Finding structure in time, Cognitive
-Science 14 (1990); Hochreiter & Schmidhuber, Long short-term memory, Neural Computation 9 (1997); Siegelmann & Sontag, On the computational power of
-neural nets, JCSS 50 (1995).
+Science 14 (1990); Hochreiter & Schmidhuber, Long short-term memory, Neural Computation 9 (1997).
 """
 
 from __future__ import annotations
@@ -25,7 +22,6 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -388,125 +384,9 @@ def gradient_flow(run: Run, config: Flow) -> None:
     run.figure("flow.svg", lambda: tg.plot.flow({name: flows[name] for name in sorted(flows)}))
 
 
-# ---- E10: a stack in one number -----------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Stack:
-    """The settings of E10."""
-
-    deep: int = 300  # bits on the stack of fractions
-    words: int = 200  # tried at every depth
-
-
-def neuron(z: Any) -> Any:
-    """The saturated linear unit of Siegelmann & Sontag."""
-    return min(max(z, 0), 1)
-
-
-def goes_through(word: list[int], one: Any) -> bool:
-    """Whether a stack in a single number takes the bits of a word and gives them back, and knows when it is empty.
-
-        push b   s' = s/4 + (2b + 1)/4          top   neuron(4s - 2)          pop   s' = 4s - (2 top + 1)          something there   neuron(4s)
-
-    one: the number 1, of the kind to compute with. Every bit takes two binary digits of s, a 3 or a 1 to the base of 4, so never s is near a decision;
-    but the 53 digits of a float64 are full with 26 bits.
-    """
-    s = 0 * one
-    for bit in word:
-        s = s / 4 + (2 * bit + 1) * one / 4
-    for bit in reversed(word):
-        top = neuron(4 * s - 2)
-        if top != bit or neuron(4 * s) != 1:
-            return False
-        s = 4 * s - (2 * top + 1)
-    return bool(neuron(4 * s) == 0)
-
-
-@experiment("E10", "A stack in one number", rows="E10", quick=Stack(), full=Stack(), seconds=(1, 1))
-def stack(run: Run, config: Stack) -> None:
-    """Push and pop are weights and a saturated unit: unlimited memory in a finite network, if numbers have unlimited digits."""
-
-    def exact(depth: int, one: Any) -> bool:
-        words = run.rng(f"depth {depth}").integers(0, 2, (config.words, depth)).tolist()
-        return all(goes_through(word, one) for word in [*words, [0] * depth, [1] * depth])
-
-    float_depth = next(depth for depth in range(1, 100) if not exact(depth, 1.0)) - 1
-    run.result("float64: exact up to so many bits", float_depth, at_least=26)
-    run.result(f"fractions: exact with {config.deep} bits", exact(config.deep, Fraction(1)), at_least=1)
-
-
-# ---- E17: a controller ------------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Control:
-    """The settings of E17."""
-
-    hidden: int = 8
-    steps: int = 300
-    batch: int = 32
-    duration: int = 60  # steps of simulation in training
-    long: int = 400  # in the test
-
-
-class Pole(nn.Module):
-    """A pole that stands on end and its controller, as one recurrent cell with the state (angle, speed, h).
-
-        h' = tanh(W angle + U h + b)          speed' = speed + Δ (10 sin angle + 10 V h' + gust)          angle' = angle + Δ speed'
-
-    The controller sees the angle only. remembers=False takes its h away before every step.
-    """
-
-    def __init__(self, H: int, remembers: bool = True, *, rng: np.random.Generator):
-        self.state_sizes, self.remembers = (1, 1, H), remembers
-        self.controller, self.push = nn.RNNCell(1, H, rng=rng), nn.Linear(H, 1, rng=rng)
-
-    def forward(self, gust: Any, state: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
-        angle, speed, h = state
-        h = self.controller(angle, h if self.remembers else 0 * h)
-        speed = speed + 0.05 * (10 * tg.sin(angle) + 10 * self.push(h) + gust)
-        return angle + 0.05 * speed, speed, h
-
-
-@experiment("E17", "A pole balanced by its angle alone", rows="E17", quick=Control(), full=Control(), seconds=(1, 1))
-def control(run: Run, config: Control) -> None:
-    """The loss is the angle over time, and its gradient goes through the physics. A push that knows the angle alone cannot damp: what swings goes on."""
-    c = config
-
-    def drawn(rng: np.random.Generator, T: int = c.duration, B: int = c.batch) -> tuple[Any, Any]:
-        start = (*rng.uniform(-0.2, 0.2, (2, 1, B, 1)).astype("float32"), np.zeros((1, B, c.hidden), "float32"))
-        return rng.normal(size=(T, B, 1)).astype("float32"), start
-
-    def loss(model: nn.Module, batch: tuple[Any, Any]) -> Any:
-        angles, _ = model(*batch)
-        return F.smooth_l1_loss(angles, np.zeros(angles.shape, "float32"))
-
-    test, paths = drawn(run.rng("test"), c.long, 100), {}
-    for name, remembers, steps in (("nobody", False, 0), ("no memory", False, c.steps), ("Elman", True, c.steps)):
-        pole = Pole(c.hidden, remembers, rng=run.rng(name))
-        if not steps:
-            pole.push.load_state_dict({"weight": np.zeros((1, c.hidden)), "bias": np.zeros(1)})
-        model = nn.Recurrent(pole, 1)
-        if steps:
-            adam = optim.Adam(model.parameters(), lr=1e-2)
-            run.fit(name, model, loss, adam, Drawn(drawn, run.rng(f"{name}: gusts")), steps=steps, clip_norm=1.0)
-        with training.evaluating(model):
-            paths[name] = model(*test)[0].numpy()[..., 0]  # (T, B)
-    swing = {name: np.sqrt((path[c.long // 2 :] ** 2).mean()) for name, path in paths.items()}
-    run.result("nobody pushes: poles within half a radian all the time", (abs(paths["nobody"]).max(axis=0) < 0.5).mean())
-    run.result(
-        "pushed by an Elman network: poles within half a radian", (abs(paths["Elman"]).max(axis=0) < 0.5).mean(), at_least=1.0
-    )
-    run.result("Elman: angle in the second half, root of mean square", swing["Elman"], at_most=0.06)
-    run.result("the same without memory", swing["no memory"], at_least=0.1)
-    poles = {name: paths[name][:200, :4] for name in ("no memory", "Elman")}
-    run.figure("angles.svg", lambda: tg.plot.trajectories(poles, labels=[f"pole {k}, angle" for k in range(1, 5)]))
-
-
 # ---- The command --------------------------------------------------------------------------------------------------------------------------
 
-EXPERIMENTS: list[Experiment] = [addition, parity, reber, gradient_flow, stack, control]
+EXPERIMENTS: list[Experiment] = [addition, parity, reber, gradient_flow]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -353,11 +353,10 @@ def test_tasks_are_ordered_as_one_reads_them() -> None:
 
 
 def test_all_runs_what_there_is_reports_what_failed_and_ends_with_1(tmp_path: Path, monkeypatch, capsys) -> None:
-    from models import rnn
+    from models.stack import stack
 
-    stack = next(kind for kind in rnn.EXPERIMENTS if kind.task == "E10")
     broken = stack._replace(task="T99")
-    monkeypatch.setattr(command, "systems", lambda: {"rnn": [stack], "nothing_there": [broken]})
+    monkeypatch.setattr(command, "systems", lambda: {"stack": [stack], "nothing_there": [broken]})
     assert command.main(["all", "--quick", "--only", "E10", "--out", str(tmp_path), "--silent"]) == 0
     found = capsys.readouterr()
     assert "1 of 1 reach what they had to reach" in found.out and found.err == ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -75,33 +74,6 @@ def test_the_number_of_parameters_does_not_know_the_length() -> None:
     assert [model(np.zeros((T, 1, 2), "float32")).shape for T in (1, 50)] == [(1, 1, 1), (50, 1, 1)]
 
 
-def test_a_float64_holds_26_bits_and_a_fraction_any_number() -> None:
-    assert rnn.goes_through([1] * 26, 1.0) and rnn.goes_through([0] * 26, 1.0)
-    assert not rnn.goes_through([1] * 27, 1.0)  # 53 digits, two for each bit
-    word = np.random.default_rng(0).integers(0, 2, 500).tolist()
-    assert rnn.goes_through(word, Fraction(1))
-    assert not rnn.goes_through(word, 1.0)
-
-
-def test_the_pole_moves_by_the_equations_of_its_docstring_and_the_gradient_goes_through_them() -> None:
-    rng = np.random.default_rng(0)
-    pole = rnn.Pole(3, rng=rng)
-    gusts = rng.normal(size=(6, 1, 1)).astype("float32")
-    angle, speed, h = 0.1, -0.2, np.zeros(3)
-    w, u, bw, bu, v, c = (p.numpy().astype("float64") for p in pole.parameters())
-    path = []
-    for gust in gusts[:, 0, 0]:
-        h = np.tanh(w[:, 0] * angle + u @ h + bw + bu)
-        speed += 0.05 * (10 * np.sin(angle) + 10 * float(v[0] @ h + c[0]) + gust)
-        angle += 0.05 * speed
-        path.append(angle)
-    start = (np.full((1, 1, 1), 0.1, "float32"), np.full((1, 1, 1), -0.2, "float32"), np.zeros((1, 1, 3), "float32"))
-    angles, _ = nn.Recurrent(pole, 1)(gusts, start)
-    np.testing.assert_allclose(angles.numpy()[:, 0, 0], path, rtol=1e-4)
-    (angles[-1] ** 2).sum().backward()
-    assert all(abs(p.grad.numpy()).max() > 0 for p in pole.parameters())
-
-
 def test_gradients_of_a_linear_network_fall_and_grow_as_powers() -> None:
     report = perform(rnn.gradient_flow, rnn.Flow(steps=40), seed=1)
     assert report["linear: decades that dL/dh_1 is off from s^39, at most"] < 1e-9
@@ -136,7 +108,6 @@ def test_the_mlp_overfits_its_pairs_and_rejects_one_bit_more() -> None:
         (rnn.addition, rnn.Addition(steps=30, mlp_steps=30)),
         (rnn.parity, rnn.Parity(steps=20, starts=1, mlp_steps=20, long=10)),
         (rnn.reber, rnn.Reber(steps=20, strings=8)),
-        (rnn.control, rnn.Control(steps=20, long=20)),
     ],
     ids=lambda x: getattr(x, "task", ""),
 )
