@@ -1,16 +1,18 @@
 """Captioning (Vinyals et al. 2015): a convolutional net sees, a recurrent net says what.
 
     v   = W CNN(picture) + b                                                              the image vector         (encoder)
-    d_t = GRU(y_(t-1), d_(t-1))     d_0 = v, y_0 = <start>; ends when y_t = <end>          letter by letter         (decoder)
+    d_t = GRU(y_(t-1), d_(t-1))     d_0 = v, y_0 = <start>; ends when y_t = <end>          letter by letter, or word by word         (decoder)
     P(y_t | y_1 ... y_(t-1), picture) = softmax(V d_t + c)
 
 - T20 Two handwritten digits side by side -> "seven three". The digits of the test are none of those it learned from. Two digits of which
       each is right with probability p make a caption with p².
 
-Video to text (the same CNN at every frame of a film, an LSTM over what it saw) is not shown here: sentences such as "seven moves left" were tried
-with this decoder, which learned the digit and not the way it moved.
+- G6  Video to text, a small demonstration: frames of a digit that moves -> "seven moves left", word by word. The same CNN looks at every frame, an
+      LSTM at what it saw, in order, and the decoder starts with the LSTM's state and the mean over the frames. The mean alone knows no order:
+      a film run backwards has the same one, so it cannot tell left from right, nor up from down.
 
-Sources: Vinyals, Toshev, Bengio & Erhan, Show and tell, 2015; CS540, CS760 and CMU 11-785, image captioning.
+Sources: Vinyals, Toshev, Bengio & Erhan, Show and tell, 2015; Venugopalan et al., Sequence to sequence: video to text, 2015; CS540, CS760 and CMU
+11-785, image captioning and video.
 """
 
 from __future__ import annotations
@@ -28,69 +30,86 @@ from tinygrad_seq import data, nn, optim, training
 from tinygrad_seq.nn import functional as F
 
 NAMES = "zero one two three four five six seven eight nine".split()
+MOVES = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0)}  # rows and columns from one frame to the next
 LETTERS = data.Vocabulary.of(" ".join(NAMES), padding="<pad>", start="<start>", end="<end>")
-START, END = (int(i) for i in LETTERS.encode(["<start>", "<end>"]))
+WORDS = data.Vocabulary([*NAMES, "moves", *MOVES], padding="<pad>", start="<start>", end="<end>", kind="words")
 
 # ---- The model ----------------------------------------------------------------------------------------------------------------------------
 
 
 class Eye(nn.Module):
-    """A convolutional net: pictures (B, height, width) -> image vectors (B, H)."""
+    """A convolutional net: pictures (B, channels, height, width) -> image vectors (B, H)."""
 
-    def __init__(self, height: int, width: int, C: int, H: int, *, rng: np.random.Generator):
+    def __init__(self, height: int, width: int, C: int, H: int, *, channels: int = 1, rng: np.random.Generator):
         self.look = nn.Sequential(
-            nn.Conv2d(1, C, 3, padding=1, rng=rng), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(channels, C, 3, padding=1, rng=rng), nn.ReLU(), nn.MaxPool2d(2),
             nn.Conv2d(C, 2 * C, 3, padding=1, rng=rng), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
         )  # fmt: skip
         self.vector = nn.Linear(2 * C * (height // 4) * (width // 4), H, rng=rng)
 
     def forward(self, pictures: Any) -> Any:
         """Two convolutions, each with pooling, and a linear layer."""
-        return self.vector(self.look(pictures[:, None]))
+        return self.vector(self.look(pictures))
 
 
 class Captioner(nn.Module):
-    """An eye, and a decoder that starts with what it saw."""
+    """An eye, and a decoder that starts with what it saw and writes tokens: letters, or words."""
 
-    def __init__(self, height: int, width: int, C: int, E: int, H: int, *, rng: np.random.Generator):
-        self.eye = Eye(height, width, C, H, rng=rng)
-        self.write, self.decoder = nn.Embedding(len(LETTERS), E, rng=rng), nn.GRU(E, H, rng=rng)
-        self.score = nn.Linear(H, len(LETTERS), rng=rng)
+    def __init__(self, tokens: data.Vocabulary, size: tuple[int, int], C: int, E: int, H: int, *, rng: np.random.Generator):
+        self.tokens, self.eye = tokens, Eye(*size, C, H, rng=rng)
+        self.write, self.decoder = nn.Embedding(len(tokens), E, rng=rng), nn.GRU(E, H, rng=rng)
+        self.score = nn.Linear(H, len(tokens), rng=rng)
 
     def encode(self, pictures: Any) -> Any:
         """The decoder's first state, (1, B, H)."""
-        return self.eye(pictures)[None]
+        return self.eye(pictures[:, None])[None]
 
     def decode(self, ys: Any, state: Any) -> tuple[Any, Any]:
-        """Letters written (T, B) -> scores of the letters that follow (T, B, V), and the state to go on from."""
+        """Tokens written (T, B) -> scores of the tokens that follow (T, B, V), and the state to go on from."""
         ds, state = self.decoder(self.write(ys), state)
         return self.score(ds), state
 
     def forward(self, pictures: Any, ys: Any) -> Any:
-        """The scores of whole captions at once, each letter told what stood before it."""
+        """The scores of whole captions at once, each token told what stood before it."""
         return self.decode(ys, self.encode(pictures))[0]
 
 
+class Narrator(Captioner):
+    """The same for films (N, B, height, width): the eye sees every frame, and with `order` an LSTM reads what it saw."""
+
+    def __init__(self, side: int, C: int, E: int, H: int, *, order: bool, rng: np.random.Generator):
+        super().__init__(WORDS, (side, side), C, E, H, rng=rng)
+        self.frames = nn.LSTM(H, H, rng=rng) if order else None
+
+    def encode(self, films: Any) -> Any:
+        N, B, *size = films.shape
+        bright = 4 * (films.reshape(N * B, 1, *size) - 0.15)  # about mean 0 and variance 1
+        seen = self.eye(bright).reshape(N, B, -1)
+        mean = seen.mean(axis=0)[None]
+        return mean if self.frames is None else mean + self.frames(F.relu(seen))[1][0]
+
+
 def caption_loss(model: Captioner, batch: Any) -> Any:
-    """Cross entropy of every letter of the captions, their <end> among them."""
+    """Cross entropy of every token of the captions, their <end> among them."""
     pictures, ys, lengths = batch
     return F.over_time(F.cross_entropy, model(pictures, ys[:-1]), ys[1:], lengths - 1)
 
 
 def captions(model: Captioner, pictures: Any, longest: int = 20) -> list[str]:
-    """What the model says of each picture, always the most probable letter."""
+    """What the model says of each picture, always the most probable token."""
+    start, end = model.tokens.encode([model.tokens.start, model.tokens.end])
     with training.evaluating(model):
         state = model.encode(pictures)
-        ys = [np.full(state.shape[1], START)]
-        while len(ys) <= longest and not (np.array(ys) == END).any(axis=0).all():
+        ys = [np.full(state.shape[1], start)]
+        while len(ys) <= longest and not (np.array(ys) == end).any(axis=0).all():
             scores, state = model.decode(ys[-1][None], state)
             ys.append(scores[0].numpy().argmax(axis=-1))
-    return [LETTERS.decode(row).split("<end>")[0] for row in np.array(ys[1:]).T]
+    return [model.tokens.decode(row).split("<end>")[0].strip() for row in np.array(ys[1:]).T]
 
 
-def encoded(texts: list[str]) -> Any:
+def encoded(texts: list[str], tokens: data.Vocabulary) -> Any:
     """Captions as numbers between <start> and <end>: (T, B), and their lengths."""
-    return data.pad([LETTERS.encode(text, start=True, end=True) for text in texts])
+    return data.pad([tokens.encode(text, start=True, end=True) for text in texts])
 
 
 def share_right(said: list[str], true: list[str]) -> float:
@@ -142,12 +161,12 @@ def captioning(run: Run, config: TwoDigits) -> None:
     c = config
     known, new = digits.load()
     rng = run.rng("model")
-    model = Captioner(8, 16, c.channels, c.embed, c.hidden, rng=rng)
+    model = Captioner(LETTERS, (8, 16), c.channels, c.embed, c.hidden, rng=rng)
     adam = optim.Adam(model.parameters(), lr=c.learning_rate)
 
     def drawn(rng: np.random.Generator) -> Any:
         pictures, called = two_digits(known, c.batch, rng, shift=True)
-        return pictures, *encoded(called)
+        return pictures, *encoded(called, LETTERS)
 
     schedule = optim.lr_scheduler.OneCycleLR(adam, c.learning_rate, total_steps=c.steps)
     batches = Drawn(drawn, run.rng("pairs"))
@@ -175,8 +194,9 @@ def gallery(pictures: Any, said: list[str], called: list[str], columns: int = 4)
     needed("matplotlib", "matplotlib", "viz")
     from matplotlib.figure import Figure
 
-    rows = -(-len(pictures) // columns)
-    drawn = Figure(figsize=(2.2 * columns, 1.5 * rows), layout="constrained")
+    rows, wide = -(-len(pictures) // columns), 8.8 / columns  # inches
+    high = wide * pictures.shape[1] / pictures.shape[2] + 0.4
+    drawn = Figure(figsize=(wide * columns, high * rows), layout="constrained")
     for axes, picture, text, true in zip(drawn.subplots(rows, columns).flat, pictures, said, called, strict=False):
         axes.imshow(picture, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
         axes.set_title(text, fontsize=10, color="black" if text == true else "crimson")
@@ -185,9 +205,86 @@ def gallery(pictures: Any, said: list[str], called: list[str], columns: int = 4)
     return drawn
 
 
+# ---- G6: a digit that moves ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Moving:
+    """The settings of G6."""
+
+    channels: int = 12  # C of the first convolution
+    embed: int = 16  # E
+    hidden: int = 64  # H
+    steps: int = 700
+    batch: int = 64
+    learning_rate: float = 5e-3
+    frames: int = 4  # N
+    side: int = 12  # of the field, in pixels
+    tested: int = 500  # films
+
+
+def films(known: digits.Digits, count: int, frames: int, side: int, rng: np.random.Generator) -> tuple[Any, list[str]]:
+    """Digits that move over a square field, a pixel from frame to frame: (frames, count, side, side), and what happens."""
+    which, ways = rng.integers(0, len(known.labels), count), rng.integers(0, 4, count)
+    field = np.zeros((frames, count, side, side), "float32")
+    names, path = list(MOVES), frames - 1
+    for n, (k, way) in enumerate(zip(which, ways, strict=True)):
+        step = np.array(MOVES[names[way]])
+        first = rng.integers(np.where(step < 0, path, 0), side - 7 - np.where(step > 0, path, 0))
+        for t in range(frames):
+            y, x = first + t * step
+            field[t, n, y : y + 8, x : x + 8] = known.images[k]
+    return field, [f"{NAMES[known.labels[k]]} moves {names[way]}" for k, way in zip(which, ways, strict=True)]
+
+
+@experiment(
+    "G6", "Video to text: a digit that moves", rows="G6", quick=Moving(steps=300, tested=200), full=Moving(), seconds=(8, 40)
+)
+def video(run: Run, config: Moving) -> None:
+    """The frames in order, or their mean alone: the same steps."""
+    c = config
+    known, new = digits.load()
+    shown, happens = films(new, c.tested, c.frames, c.side, run.rng("test"))
+
+    def drawn(rng: np.random.Generator) -> Any:
+        films_shown, told = films(known, c.batch, c.frames, c.side, rng)
+        return films_shown, *encoded(told, WORDS)
+
+    def trained(name: str, order: bool) -> Narrator:
+        model = Narrator(c.side, c.channels, c.embed, c.hidden, order=order, rng=run.rng(name))
+        adam = optim.Adam(model.parameters(), lr=c.learning_rate)
+        schedule = optim.lr_scheduler.OneCycleLR(adam, c.learning_rate, total_steps=c.steps)
+        batches = Drawn(drawn, run.rng("films"))
+        run.fit(name, model, caption_loss, adam, batches, steps=c.steps, schedule=schedule, clip_norm=1.0)
+        return model
+
+    def word(said: list[str], true: list[str], k: int) -> float:
+        return share_right([" ".join(text.split()[k : k + 1]) for text in said], [text.split()[k] for text in true])
+
+    narrator = trained("in order", True)
+    said = captions(narrator, shown)
+    run.result(
+        f"frames in order: sentences right of {c.tested} films of digits never seen",
+        share_right(said, happens),
+        at_least=0.9,
+        quick=0.3,
+    )
+    run.result("frames in order: the digit", word(said, happens, 0))
+    run.result("frames in order: the way", word(said, happens, 2), at_least=0.97, quick=0.5)
+    other = dict(zip(MOVES, ("right", "left", "down", "up"), strict=True))
+    turned = [" ".join([*text.split()[:2], other[text.split()[2]]]) for text in happens]
+    run.result("films run backwards: the other way", word(captions(narrator, shown[::-1]), turned, 2), at_least=0.97, quick=0.5)
+    without = captions(trained("mean", False), shown)
+    run.result("mean of the frames: the digit", word(without, happens, 0))
+    run.result("mean of the frames: the way (at best the axis: 0.5)", word(without, happens, 2), at_most=0.6)
+    run.write("sentences.txt", "\n".join(f"{a:20} {b}" for a, b in zip(said, happens, strict=True)))
+    strips = np.concatenate(list(np.pad(shown[:, :6], [(0, 0), (0, 0), (0, 0), (0, 1)], constant_values=0.3)), axis=2)
+    run.figure("films.png", lambda: gallery(strips, said[:6], happens[:6], columns=2))
+
+
 # ---- The command --------------------------------------------------------------------------------------------------------------------------
 
-EXPERIMENTS: list[Experiment] = [captioning]
+EXPERIMENTS: list[Experiment] = [captioning, video]
 
 
 def main(argv: list[str] | None = None) -> int:
