@@ -5,8 +5,8 @@ is left after fifty of them is tiny or huge; a gated cell, c_t = f_t ⊙ c_(t-1)
 
 - T4  The adding problem (Hochreiter & Schmidhuber 1997): T numbers, two of them marked; the answer is the sum of those two. Who always says 1 has
       a mean squared error of 2/12 = 1/6. LSTM and GRU learn it; so does the IRNN, a plain network of rectifiers whose W begins as the identity and
-      whose biases begin at zero (Le, Jaitly & Hinton 2015; C16, "initialising very carefully"); a plain tanh network with the same number
-      steps does not. One whose W begins orthogonal is printed beside.
+      whose biases begin at zero (Le, Jaitly & Hinton 2015; C16, "initialising very carefully"); a plain tanh network after the same number
+      of steps does not. One whose W begins orthogonal is printed beside.
 - T5  Temporal order (Hochreiter & Schmidhuber 1997, task 2a): two of fifty symbols count, X or Y each, and the answer is which came and in
       which order. An honest negative: a tanh network whose W begins orthogonal learns it too. Here also two LSTM layers with a feed-forward
       layer between them (D10), and what the gates of a trained LSTM do (D6: i lets in, f throws away, o exposes to the next step).
@@ -15,7 +15,8 @@ is left after fifty of them is tiny or huge; a gated cell, c_t = f_t ⊙ c_(t-1)
 - T8  Peepholes (Gers, Schraudolph & Schmidhuber 2002): two spikes, F or F-1 steps apart; which? Gates that see the cell can count. An honest
       negative: at F = 15 the LSTM without them learns it too.
 
-All train on sequences drawn anew, so there is nothing to learn by heart, and are tested on others.
+All train on sequences drawn anew, so there is nothing to learn by heart, and are tested on others; but in T8, of whose sequences there are but 2F,
+which all are seen in training: there the question is whether a network can tell them apart at all.
 """
 
 from __future__ import annotations
