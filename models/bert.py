@@ -117,7 +117,7 @@ def cloze(run: Run, config: Cloze) -> None:
     run.result("causal, the same steps: hidden symbols found", filled_in(causal, test), at_most=0.2)
     run.result("causal: the most that is possible", 1 / c.symbols)
     run.result("causal: loss at the end, in nats", np.mean(histories["causal"].losses[-50:]))
-    run.result("causal: ln 8, the least that is possible", np.log(c.symbols))
+    run.result(f"causal: ln {c.symbols}, the least that is possible", np.log(c.symbols))
     run.figure("training.svg", lambda: tg.plot.training(histories))
     run.figure("attention.svg", lambda: gaps(bidirectional, test))
 

@@ -196,9 +196,6 @@ def is_true(line: str, weekday: bool = True) -> bool:
     return len(iso) == ISO and any(said(dates.written(day, kind)) == said(written) for kind in dates.FORMATS)
 
 
-ISO = len("1998-03-12")
-
-
 @experiment("T25b", "GPT: dates, read and made up", rows="J8", quick=DateLines(steps=220), full=DateLines(), seconds=(7, 28))
 def date_model(run: Run, config: DateLines) -> None:
     """The model turns held out dates into ISO 8601; its surprise stands beside that of n-grams; lines drawn from it are checked."""

@@ -226,7 +226,7 @@ def linear(run: Run, config: Linear) -> None:
         run.result(
             f"linear {name}: largest angle between a principal axis and the nearest column", np.arccos(np.minimum(alike, 1)).max()
         )
-    start = np.random.default_rng(run.seed).normal(size=axes.shape)
+    start = run.rng("random space").normal(size=axes.shape)
     run.result("random space: largest principal angle", principal_angles(start, axes).max())
     rows = np.concatenate([columns["autoencoder"].T, columns["VAE"].T, axes.T])
     run.figure("axes.png", lambda: digits.sheet(0.5 + 0.5 * rows / np.abs(rows).max(axis=1, keepdims=True), columns=c.dimensions))
