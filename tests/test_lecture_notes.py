@@ -62,6 +62,7 @@ def test_a_row_names_tests_that_exist(row: str) -> None:
     files = re.findall(r"test_\w+\.py", tests)
     assert files or "cannot be shown here" in here
     assert [file for file in files if not (ROOT / "tests" / file).exists()] == []
+    assert {f"test_models_{system}.py" for system, _ in systems(here)} <= set(files), "a system stands beside its tests"
 
 
 @pytest.mark.parametrize("task", [kind.task for kinds in KINDS.values() for kind in kinds])
