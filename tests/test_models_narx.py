@@ -111,7 +111,7 @@ def test_annealing_keeps_what_is_better_takes_back_what_is_worse_and_accepts_ris
     "kind, config",
     [
         (narx.latch, narx.Latch(T=8, steps=20, starts=1, taps=(2,))),
-        (narx.identification, narx.Plant(steps=20, steps_of_errors=20, test=20)),
+        (narx.identification, narx.Plant(steps=20, test=20)),
         (narx.annealing, narx.Annealing(T=8, steps=40)),
     ],
     ids=lambda x: getattr(x, "task", ""),
