@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -312,6 +313,21 @@ def test_a_missing_package_is_said_and_the_other_experiments_run(tmp_path: Path,
         "  expected:  the package no-such-package, whose data this experiment uses",
         '  do:  pip install -e ".[music]"',
     ]
+
+
+def test_every_package_that_experiments_ask_for_stands_in_the_extra_that_they_name() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    asked = [
+        found
+        for path in (ROOT / "models").glob("*.py")
+        for found in re.findall(r"needed\((.+?)\)", path.read_text(encoding="utf-8"))
+    ]
+    asked = [re.findall(r'f?"([^"]+)"', found) for found in asked]
+    asked = [(package, *extra) for _, package, *extra in (found for found in asked if len(found) > 1) if " of " not in package]
+    assert len(asked) > 10
+    for package, *extra in asked:
+        (name,) = extra or ["models"]
+        assert any(re.match(rf"{package}\b", line) for line in extras[name]), f"{package}: not in the extra {name}"
 
 
 def test_figures_are_saved_alike_and_left_out_where_nothing_draws_them(tmp_path: Path, capsys) -> None:
