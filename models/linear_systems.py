@@ -1,4 +1,4 @@
-"""Linear systems, and what a nonlinearity does to them: why recurrent networks forget or blow up (CMU 11-785; Graves' deck for T12).
+"""Linear systems, and what a nonlinearity does to them: why recurrent networks forget or blow up (CMU 11-785).
 
     y_t = Σ_k a_k x_(t-k)                      a finite response: a time delay network (TDNN) reads a window
     h_t = W h_(t-1) + V x_t                    a linear recursion reads everything, through the powers of W
@@ -12,17 +12,14 @@
        the identity as long as nothing is negative, so that it takes weights of positive mean; and how long two starts can be told apart (C10, C11).
 - C9   Lyapunov: a linear system is stable if and only if there is an energy that falls at every step.
 - C12  Recursions with several taps, h_t = 0.5 h_(t-1) + 0.25 h_(t-5) (+ 0.1 h_(t-8)) + x_t, and their poles.
-- C13  The same along depth: gradients of 19 layers "1024 layers wide", which are 1024 neurons, when training begins.
-- T12  A linear dynamical system with hidden states (E6): the Kalman filter is exact, and it is a linear recurrent network that can be learned.
 
-The figures of the eigenvalue panels are lost from the notes; they are drawn again from their captions.
-Sources: CMU 11-785 (2017), "Recurrent Networks"; Kalman, A new approach to linear filtering and prediction problems (1960); Glorot & Bengio,
-Understanding the difficulty of training deep feedforward neural networks (2010); He et al., Delving deep into rectifiers (2015).
+The figures of the eigenvalue panels are lost from the notes; they are drawn again from their captions. Nothing is trained here. The same along depth in
+place of time: models/depth.py; linear systems whose state is hidden: models/kalman.py.
+Source: CMU 11-785 (2017), "Recurrent Networks".
 """
 
 from __future__ import annotations
 
-import itertools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,16 +28,15 @@ from typing import Any
 import numpy as np
 
 import tinygrad_seq as tg
-from models import digits
-from models.experiment import Drawn, Experiment, Run, experiment, run_experiments
-from tinygrad_seq import errors, nn, optim, training
+from models.experiment import Experiment, Run, experiment, run_experiments
+from tinygrad_seq import errors, nn
 from tinygrad_seq.nn import functional as F
 from tinygrad_seq.nn.functional import dynamics
 
 
 @dataclass(frozen=True)
 class Systems:
-    """The settings of the experiments that train nothing."""
+    """The settings of all of these."""
 
     N: int = 64  # units
     steps: int = 200
@@ -265,139 +261,9 @@ def taps(run: Run, config: Systems) -> None:
     run.figure("taps.svg", lambda: tg.plot.taps(TAPS))
 
 
-# ---- C13: depth -----------------------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Depth:
-    """The settings of C13."""
-
-    layers: int = 19
-    width: int = 1024
-    batch: int = 64
-
-
-@experiment("C13", "Gradients in a deep network at its start", rows="C13", quick=Depth(width=256), full=Depth(), seconds=(3, 8))
-def depth(run: Run, config: Depth) -> None:
-    """Digits, cross entropy, no training: sigmoids lose more than half a decade in every layer, others nothing where the weights start rightly."""
-    c, (train, _) = config, digits.load()
-    found = {}
-    kinds = {"sigmoid": (tg.sigmoid, nn.init.xavier_normal_), "tanh": (tg.tanh, nn.init.xavier_normal_)}
-    kinds |= {"ReLU": (F.relu, nn.init.kaiming_normal_), "ELU": (F.elu, nn.init.kaiming_normal_)}
-    for name, (f, start) in kinds.items():
-        rng = run.rng(name)
-        widths = [64, *[c.width] * (c.layers - 1), 10]
-        layers = [nn.Linear(D, H, bias=False, rng=rng) for D, H in itertools.pairwise(widths)]
-        for layer in layers:
-            start(layer.weight, rng=rng)
-        hidden = [layer.weight for layer in layers[1:-1]]  # those of equal shape
-
-        def norms(rows: slice, f: Any = f, layers: Any = layers, hidden: Any = hidden) -> Any:
-            x = train.flat[rows]
-            for layer in layers[:-1]:
-                x = f(layer(x))
-            return tg.bptt.neuron_norms(F.cross_entropy(layers[-1](x), train.labels[rows]), hidden)
-
-        found[name] = norms(slice(c.batch))
-        bounds = {"at_least": 0.5} if name == "sigmoid" else {"at_least": -0.05, "at_most": 0.05}
-        run.result(f"{name}: decades that the gradient loses in a layer", found[name].decades_lost, **bounds)
-    found["ELU, 1 digit"] = norms(slice(1))
-    run.figure("depth.png", lambda: tg.plot.depth(found))
-
-
-# ---- T12, E6: the Kalman filter -----------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Hidden:
-    """The settings of T12: x_t = a x_(t-1) + w_t, y_t = x_t + v_t with variances q of w and r of v."""
-
-    a: float = 0.95
-    q: float = 0.1
-    r: float = 1.0
-    T: int = 1000
-    sequences: int = 1000
-    steps: int = 400  # of training
-    batch: int = 64
-
-
-def observed(c: Hidden, T: int, B: int, rng: np.random.Generator) -> Any:
-    """What is seen of B systems in their stationary state, (T, B, 1)."""
-    start = rng.normal(0, np.sqrt(c.q / (1 - c.a**2)), (B, 1))
-    noise = rng.normal(0, np.sqrt(c.q), (T, B, 1))
-    return dynamics.linear_recursion(noise, start, np.eye(1), c.a * np.eye(1)) + rng.normal(0, np.sqrt(c.r), (T, B, 1))
-
-
-def riccati(a: float, q: float, r: float) -> tuple[float, float]:
-    """The variance P of what is not known of x_t before y_t is seen, in the long run, and the gain K.
-
-        P = a² (P - P²/(P + r)) + q            K = P/(P + r)
-
-    The innovations, what is not known of y_t, have variance P + r.
-    """
-    b = r * (1 - a**2) - q
-    P = (-b + np.sqrt(b**2 + 4 * q * r)) / 2
-    return P, P / (P + r)
-
-
-def kalman(ys: Any, c: Hidden) -> Any:
-    """The Kalman filter: the best prediction of each y_t from y_1 ... y_(t-1), (T, B, 1)."""
-    x, P, predictions = np.zeros_like(ys[0]), c.q / (1 - c.a**2), []
-    for y in ys:
-        predictions.append(x)  # E[x_t | y_1 ... y_(t-1)], with variance P
-        K = P / (P + c.r)
-        x, P = c.a * (x + K * (y - x)), c.a**2 * (1 - K) * P + c.q
-    return np.stack(predictions)
-
-
-class Filter(nn.Module):
-    """A linear recurrent network that predicts the next observation, ŷ_(t+1) = u ŷ_t + k y_t; the Kalman filter has k = aK and u = a(1 - K)."""
-
-    def __init__(self) -> None:
-        self.u, self.k = nn.Parameter(np.full((1, 1), 0.5)), nn.Parameter(np.full((1, 1), 0.1))
-
-    def forward(self, ys: Any) -> Any:
-        return dynamics.linear_recursion(ys[:-1], np.zeros((ys.shape[1], 1)), self.k, self.u)
-
-
-@experiment("T12", "Kalman filter", rows="E6", quick=Hidden(sequences=300), full=Hidden(), seconds=(2, 4))
-def hidden_state(run: Run, config: Hidden) -> None:
-    """The innovations have the variance of the Riccati equation; a linear recurrent network learns the filter; a few taps do not see enough."""
-    c, rng = config, run.rng("observations")
-    ys, burn = observed(c, c.T, c.sequences, rng), 100
-    P, K = riccati(c.a, c.q, c.r)
-    run.result("Riccati: variance of the innovations", P + c.r, at_least=1.31745, at_most=1.31755)
-    measured = ((ys - kalman(ys, c))[burn:] ** 2).mean()
-    run.result("measured over it, Kalman filter", measured / (P + c.r), at_least=0.99, at_most=1.01)
-    for p in (1, 4, 20):
-        rows = np.stack([ys[burn - k : c.T - k].ravel() for k in range(1, p + 1)], axis=1)
-        weights = np.linalg.lstsq(rows[::7], ys[burn:].ravel()[::7], rcond=None)[0]
-        error = ((rows @ weights - ys[burn:].ravel()) ** 2).mean()
-        run.result(f"AR({p}) over it", error / (P + c.r), **({"at_least": 1.15} if p == 1 else {}))
-
-    def loss(model: nn.Module, ys: Any) -> Any:
-        return F.mse_loss(model(ys)[20:], ys[21:])  # after the start, which the filter in its stationary form does not know
-
-    model, batches = Filter(), Drawn(lambda rng: observed(c, 100, c.batch, rng), run.rng("batches"))
-    adam = optim.Adam(model.parameters(), lr=2e-2)
-    schedule = optim.lr_scheduler.CosineAnnealingLR(adam, c.steps)
-    run.fit("filter", model, loss, adam, batches, steps=c.steps, schedule=schedule)
-    with training.evaluating(model):
-        predictions = model(ys).numpy()
-    run.result("learned linear recurrent network over it", ((predictions - ys[1:])[burn:] ** 2).mean() / (P + c.r), at_most=1.01)
-    run.result(
-        "its weight of an observation over that of Kalman", float(model.k.numpy()[0, 0]) / (c.a * K), at_least=0.9, at_most=1.1
-    )
-    seen = np.concatenate([ys[1:80, 0], kalman(ys, c)[1:80, 0], predictions[:79, 0]], axis=1)
-    run.figure(
-        "filter.svg",
-        lambda: labelled(tg.plot.trajectories(seen, labels=["observed", "Kalman: expected", "learned: expected"]), "y_t"),
-    )
-
-
 # ---- The command --------------------------------------------------------------------------------------------------------------------------
 
-EXPERIMENTS: list[Experiment] = [finite_response, superposition, eigenvalues, saturation, energy, taps, depth, hidden_state]
+EXPERIMENTS: list[Experiment] = [finite_response, superposition, eigenvalues, saturation, energy, taps]
 
 
 def main(argv: list[str] | None = None) -> int:
