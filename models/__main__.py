@@ -42,11 +42,11 @@ def systems() -> dict[str, list[Experiment]]:
     return {name: kinds for name, kinds in found.items() if kinds}
 
 
-def listing() -> str:
-    """Every system: what it is, its rows in the notes, its command and its time."""
+def listing(wanted: Sequence[str]) -> str:
+    """The systems of these tasks: what each is, its rows in the notes, its command and its time."""
     rows = []
     for name, kinds in systems().items():
-        for kind in kinds:
+        for kind in (kind for kind in kinds if kind.task in wanted):
             command = f"python -m models.{name}{f' --only {kind.task}' if len(kinds) > 1 else ''}"
             rows.append([kind.task, kind.title, kind.rows, command, f"{kind.seconds[0]:g} s", f"{kind.seconds[1]:g} s"])
     rows.sort(key=lambda row: _number(row[0]))
@@ -142,14 +142,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", help="for `seeds`: these, separated by commas, instead of three that the operating system draws")
     options = parser.parse_args(argv)
     known = sorted({kind.task for kinds in systems().values() for kind in kinds}, key=_number)
-    if options.command == "list":
-        print(listing())
-        return 0
     try:
-        wanted = tasks(options.only, known) if options.only or options.command == "all" else [t for t in CORE if t in known]
+        wanted = [t for t in CORE if t in known] if options.command == "seeds" and not options.only else tasks(options.only, known)
         seeds = list(_seeds(options)) if options.command == "seeds" else [options.seed]
     except (ValueError, argparse.ArgumentTypeError) as wrong:
         parser.error(str(wrong))
+    if options.command == "list":
+        print(listing(wanted))
+        return 0
     if options.jobs < 1:
         parser.error(f"--jobs {options.jobs}: expected at least 1")
     try:

@@ -485,10 +485,12 @@ def run_experiments(document: str | None, experiments: Sequence[Experiment], arg
             )
         except errors.MissingDependencyError as package:  # the others may not need it
             missing.append(f"{kind.task}: {package}")
-        except errors.ArgumentError as wrong:
-            if not str(wrong).startswith("--resume"):
-                raise
-            parser.error(str(wrong))
+        except errors.TinygradError as wrong:
+            if str(wrong).startswith("--resume"):
+                parser.error(str(wrong))
+            if options.set:  # a value that a layer or an optimizer does not take
+                parser.error(f"{kind.task} with --set {shlex.join(options.set)}: {wrong}")
+            raise
         except KeyboardInterrupt:
             given = [arg for arg in (sys.argv[1:] if argv is None else argv) if arg != "--resume"]
             print(f"\n{kind.task}: stopped. To go on:  {shlex.join(['python', '-m', module, *given, '--resume'])}", file=sys.stderr)
@@ -507,8 +509,8 @@ def tasks(text: str | None, known: Sequence[str]) -> list[str]:
     if text is None:
         return list(known)
     named = {task.casefold(): task for task in known}
-    given = [task.strip() for task in text.split(",")]
-    unknown = [task for task in given if task.casefold() not in named]
+    given = [task.strip() for task in text.split(",") if task.strip()]
+    unknown = [task for task in given or [repr(text)] if task.casefold() not in named]
     if unknown:
         raise ValueError(f"--only {text}: no experiment {', '.join(unknown)}; there are {', '.join(named.values())}")
     return [named[task.casefold()] for task in given]
@@ -517,7 +519,8 @@ def tasks(text: str | None, known: Sequence[str]) -> list[str]:
 def _settings_of(kind: Experiment) -> str:
     """The settings of an experiment in one line."""
     pairs = (
-        (field.name, getattr(kind.full, field.name), getattr(kind.quick, field.name)) for field in dataclasses.fields(kind.full)
+        (field.name, repr(getattr(kind.full, field.name)), repr(getattr(kind.quick, field.name)))
+        for field in dataclasses.fields(kind.full)
     )
     return "  ".join(f"{name}={full}" + (f" ({quick})" if quick != full else "") for name, full, quick in pairs)
 

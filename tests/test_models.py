@@ -265,6 +265,8 @@ def test_a_system_runs_prints_its_table_and_says_whether_all_was_reached(tmp_pat
     ("argv", "says"),
     [
         (["--only", "T3"], "--only T3: no experiment T3; there are T1, T2b"),
+        (["--only", ","], "--only ,: no experiment ','; there are T1, T2b"),
+        (["--set", "steps=0"], "T1 with --set steps=0: fit: steps = 0"),
         (["--set", "step=3"], "--set step=3: expected NAME=VALUE with one of name, noisy, rate, sizes, steps"),
         (["--set", "steps"], "--set steps: expected NAME=VALUE with one of"),
         (["--set", "steps=many"], "--set steps=many: expected a whole number like 20"),
@@ -361,6 +363,11 @@ def test_the_list_names_every_system_with_its_command_in_the_order_of_the_tasks(
     assert len(rows) == sum(len(kinds) for kinds in command.systems().values())
     assert [row[0] for row in rows] == sorted((row[0] for row in rows), key=command._number)
     assert all(re.search(r"\d", row[2]) for row in rows)
+
+
+def test_the_list_of_some_tasks_names_these_alone(capsys) -> None:
+    assert command.main(["--only", "c1,T16,"]) == 0
+    assert [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines()[2:]] == ["T16", "C1"]
 
 
 def test_tasks_are_ordered_as_one_reads_them() -> None:
