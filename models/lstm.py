@@ -41,7 +41,7 @@ import numpy as np
 
 import tinygrad_seq as tg
 from models.experiment import Experiment, Run, experiment, run_experiments
-from tinygrad_seq import data, nn, optim, training
+from tinygrad_seq import data, errors, nn, optim, training
 from tinygrad_seq.nn import functional as F
 
 # ---- D2: the cell, part by part -----------------------------------------------------------------------------------------------------------
@@ -344,7 +344,9 @@ def language(run: Run, config: Language) -> None:
     text = data.standard_library_text()[: c.characters or None]
     vocabulary = data.Vocabulary.of(text)
     train, test = data.split(vocabulary.encode(text))
-    V = len(vocabulary)
+    V, prompt = len(vocabulary), vocabulary.encode(c.prompt)  # before it trains: a letter may not be among them
+    if not c.prompt or c.temperature < 0:
+        raise errors.ArgumentError("the sample: expected a prompt of one character at least, and a temperature from 0 on")
     model = CharLSTM(V, c.embedding, c.hidden, rng=rng)
     adam = optim.Adam(model.parameters(), lr=c.learning_rate)
     cycle = optim.lr_scheduler.OneCycleLR(adam, c.learning_rate, c.steps, pct_start=0.1, cycle_momentum=False)
@@ -353,7 +355,6 @@ def language(run: Run, config: Language) -> None:
         steps=c.steps, epochs=c.steps, schedule=cycle, clip_norm=1.0,
     )  # fmt: skip
 
-    prompt = vocabulary.encode(c.prompt)
     sample = c.prompt + vocabulary.decode(written(model, prompt, c.length, c.temperature, run.rng("sample"))[0])
     run.write("sample.txt", sample + "\n")
     run.show(f"\n{sample}\n")

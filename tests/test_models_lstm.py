@@ -112,6 +112,15 @@ def test_the_text_goes_on_from_the_prompt_that_is_set(tmp_path: Path) -> None:
     assert other.startswith("import") and other[6:] != first[4:]
 
 
+@pytest.mark.parametrize("wrong", ["prompt=", "prompt=é", "temperature=-1"])
+@pytest.mark.usefixtures("little_text")
+def test_what_it_cannot_write_is_said_before_it_trains(wrong: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        lstm.main(["--only=T16", "--quick", f"--out={tmp_path}", f"--set={wrong}"])
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and f"T16 with --set {wrong}" in said.replace("'", "") and "parameters" not in said
+
+
 def test_it_overfits_a_line() -> None:
     vocabulary = data.Vocabulary.of("for x in range(3): print(x)\n")
     ids = vocabulary.encode("for x in range(3): print(x)\n")
