@@ -382,6 +382,13 @@ def test_gates_of_one_layer_and_row_on_the_scale_from_closed_to_open() -> None:
         tg.plot.gates(hs)
 
 
+def test_each_panel_of_gates_has_the_ticks_of_its_own_units() -> None:
+    figure, _ = tg.plot.gates({"bits": np.zeros((5, 2)), "states": np.zeros((5, 4))})
+    figure.draw_without_rendering()
+    told = [[label.get_text() for label in axes.get_yticklabels()] for axes in figure.axes[:2]]
+    assert told == [["1", "2"], ["1", "2", "3", "4"]]
+
+
 def test_training_curves_are_means_of_the_last_steps() -> None:
     history = tg.training.History()
     history.losses = [5.0, 3.0, float("nan"), 1.0, 2.0, 6.0]

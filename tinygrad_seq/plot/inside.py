@@ -110,12 +110,12 @@ def gates(found: Any, *, layer: int = 0, row: int = 0, labels: Sequence[str] | N
             )
         )
     numbers = {str(name): _one(name, to_numpy(raw(given)), layer, row) for name, given in fields.items()}
-    T, H = next(iter(numbers.values())).shape
+    T, most_units = len(next(iter(numbers.values()))), max(values.shape[1] for values in numbers.values())
     if labels is not None and len(labels) != T:
         raise ArgumentError(message(f"plot.gates: {len(labels)} labels", expected=f"{T}, one for each step"))
     times = list(labels) if labels is not None else list(range(start, start + T))
     with style.styled("gates") as library:
-        height = float(np.clip(0.09 * H, 0.7, 1.8))
+        height = float(np.clip(0.09 * most_units, 0.7, 1.8))
         figure = style.sheet(library, float(np.clip(2.0 + 0.16 * T, 4.6, 11)), 0.8 + (height + 0.25) * len(numbers))
         parts = figure.subplots(len(numbers), 1, sharex=True, squeeze=False)[:, 0]
         seen: set[str] = set()
@@ -126,7 +126,7 @@ def gates(found: Any, *, layer: int = 0, row: int = 0, labels: Sequence[str] | N
             image, extra = style.heat(axes, values.T, colours, write=False)
             seen |= extra
             axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=10, fontweight="bold")
-            style.ticks(axes.yaxis, list(range(1, H + 1)))
+            style.ticks(axes.yaxis, list(range(1, values.shape[1] + 1)))
             style.ticks(axes.xaxis, times)
             style.bar(figure, image, axes, "1: open" if inside else "value")
         parts[-1].set_xlabel("what was read, step by step" if labels is not None else "t, steps")
