@@ -14,8 +14,10 @@ As a_t depends on no earlier c (Luong's order), the decoder runs over a whole ta
       that were held out are right in every letter; the same network without it, after the same steps, fails. The letters of the month look at the
       month in the source; nobody told them where it is.
 
-Known beforehand: difficult is not impossible. Without attention, more steps bring more; and so does another way to use the last states, as a
-context c that is the same for all letters (Cho et al. 2014). Both stand in the table, with nothing to reach.
+Known beforehand: difficult is not impossible. That the network without attention fails is a claim about a narrow state and few steps, H = 16 and 550:
+with H = 64 (--set hidden=64) the same steps bring it to 81 %, beside 100 % with attention. More steps bring more, too; and so does another way to use
+the last states, as a context c that is the same for all letters (Cho et al. 2014). These two stand in the table, with nothing to reach.
+The 500 dates are lines that were not learned from; of many of them the same day was, written in another way.
 Sources: the two papers above; Cho et al., Learning phrase representations using RNN encoder-decoder, 2014; CS760, "Seq2seq", "Attention".
 """
 
