@@ -229,7 +229,14 @@ def identification(run: Run, config: Plant) -> None:
     run.result("a network trained on and fed its errors, the same steps", nrmse(said["errors"], test[1]), at_least=0.05)
     shown = {"the plant": test[1], "running free": said["true, predicted"], "linear": linear, "fed errors": said["errors"]}
     lines = np.concatenate([np.asarray(line)[:100, 0] for line in shown.values()], axis=1)
-    run.figure("answers.svg", lambda: tg.plot.trajectories({"output y_t": lines}, labels=list(shown), start=1))
+    run.figure("answers.svg", lambda: answers(lines, list(shown)))
+
+
+def answers(lines: Any, labels: list[str]) -> Any:
+    """The plant's output over time, and what each network takes it to be."""
+    plot = tg.plot.trajectories(lines, labels=labels, start=1)
+    plot.figure.axes[0].set(ylabel="output y_t", title="")
+    return plot
 
 
 # ---- E12: simulated annealing -------------------------------------------------------------------------------------------------------------------
