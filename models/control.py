@@ -92,7 +92,17 @@ def control(run: Run, config: Control) -> None:
     run.result("Elman: angle in the second half, root of mean square", swing["Elman"], at_most=0.06)
     run.result("the same without memory", swing["no memory"], at_least=0.1)
     poles = {name: paths[name][:200, :4] for name in ("no memory", "Elman")}
-    run.figure("angles.svg", lambda: tg.plot.trajectories(poles, labels=[f"pole {k}, angle" for k in range(1, 5)]))
+    run.figure("angles.svg", lambda: angles(poles))
+
+
+def angles(poles: dict[str, Any]) -> Any:
+    """The angles of some poles over time, (T, poles) by the name of who pushes, all on one scale."""
+    plot = tg.plot.trajectories(poles, labels=[f"pole {k}" for k in range(1, 5)])
+    most = 1.05 * max(abs(path).max() for path in poles.values())
+    for axes in plot.figure.axes:
+        axes.set_ylim(-most, most)
+    plot.figure.axes[0].set_ylabel("angle, radians")
+    return plot
 
 
 # ---- The command --------------------------------------------------------------------------------------------------------------------------
