@@ -403,6 +403,10 @@ def test_training_curves_are_means_of_the_last_steps() -> None:
     assert below.get_lines()[0].get_ydata().tolist() == history.norms and below.get_yscale() == "log"
     figure, numbers = tg.plot.training({"a": history, "b": history})
     assert len(figure.legends[0].get_texts()) == 4 and "b, losses" in numbers
+    for steps, of_the_last in ((40, 4), (2000, 50), (3, 1)):
+        history.losses = [1.0] * steps
+        figure, _ = tg.plot.training(history)
+        assert f"mean of the last {of_the_last}" in [text.get_text() for text in figure.legends[0].get_texts()]
     with pytest.raises(ArgumentError, match="plot.training: cannot show list"):
         tg.plot.training([1.0])
 

@@ -149,23 +149,26 @@ def _one(name: Any, array: Any, layer: int, row: int) -> Any:
     )
 
 
-def training(history: Any, *, smooth: int = 50) -> Plot:
+def training(history: Any, *, smooth: int | None = None) -> Plot:
     """The loss by step, and beneath it the norm of the gradient and the learning rate where they were kept; runs by name on one scale.
 
         tg.plot.training(history);  tg.plot.training({"LSTM": one, "RNN": other})
 
-    history: what `tg.training.fit` returns. Faint is the loss of every step, strong its mean over the last `smooth` steps, dots are evaluations.
+    history: what `tg.training.fit` returns. Faint is the loss of every step, strong its mean over the last `smooth` steps (a tenth of the
+    shortest run, and 50 at most, unless told), dots are evaluations.
     numbers: by name, or as they are: losses, smoothed, rates, norms, and with evaluations evaluated_steps, evaluated_losses.
     """
     runs = style.named(history, "histories")
     numbers: dict[str, Any] = {}
-    for name, run in runs.items():
+    for run in runs.values():
         if not hasattr(run, "losses"):
             raise ArgumentError(
                 message(
                     f"plot.training: cannot show {type(run).__name__}", expected="a History", do="history = tg.training.fit(...)"
                 )
             )
+    smooth = smooth or min(50, max(1, min(len(run.losses) for run in runs.values()) // 10))
+    for name, run in runs.items():
         for key, values in _curves(run, smooth).items():
             numbers[f"{name}, {key}" if name else key] = values
 
