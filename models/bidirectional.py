@@ -181,14 +181,14 @@ class Rows:
 class RowReader(nn.Module):
     """Reads a picture from above, a row a step, and with two directions from below as well; says what it is by the last state of each."""
 
-    def __init__(self, kind: type[nn.RNN | nn.LSTM | nn.GRU], H: int, *, bidirectional: bool = False, rng: np.random.Generator):
-        self.layer: Any = kind(8, H, batch_first=True, bidirectional=bidirectional, rng=rng)
-        self.read = nn.Linear(2 * H if bidirectional else H, 10, rng=rng)
+    def __init__(self, kind: type[nn.RNN | nn.LSTM | nn.GRU], H: int, *, rng: np.random.Generator, **options: Any):
+        self.layer: Any = kind(8, H, batch_first=True, rng=rng, **options)
+        self.read = nn.Linear(H * len(self.layer.directions), 10, rng=rng)
 
     def forward(self, images: Any) -> Any:
         _, last = self.layer(images)  # (B, rows, columns)
-        h = last[0] if isinstance(last, tuple) else last  # (directions, B, H); of an LSTM (h, c)
-        return self.read(tg.concatenate(list(h), axis=-1))  # (B, 10)
+        h = last[0] if isinstance(last, tuple) else last  # (layers x directions, B, H); of an LSTM (h, c)
+        return self.read(tg.concatenate(list(h[-len(self.layer.directions) :]), axis=-1))  # of the top layer -> (B, 10)
 
     def after_each_row(self, images: Any) -> Any:
         """The scores of a net of one direction after every row: (B, rows, 10)."""
@@ -202,17 +202,24 @@ def classes_loss(model: nn.Module, batch: tuple[Any, Any]) -> Any:
     return F.cross_entropy(model(images), labels)
 
 
-@experiment("T7b", "Digits, read row by row", rows="D11", quick=Rows(epochs=15), full=Rows(), seconds=(4, 11))
+@experiment("T7b", "Digits, read row by row", rows="D10, D11", quick=Rows(epochs=15), full=Rows(), seconds=(5, 16))
 def rows(run: Run, config: Rows) -> None:
-    """Four readers of rows, and two that see the whole picture."""
+    """Five readers of rows, and two classifiers that see the whole picture."""
     c = config
     train, test = digits.load()
     steps = c.epochs * -(-len(train.labels) // c.batch)
     readers: dict[str, RowReader] = {}
     right, histories = {}, {}
-    for name, kind, both in [("RNN", nn.RNN, False), ("LSTM", nn.LSTM, False), ("GRU", nn.GRU, False), ("BiLSTM", nn.LSTM, True)]:
+    kinds: list[tuple[str, Any, dict[str, Any]]] = [
+        ("RNN", nn.RNN, {}),
+        ("LSTM", nn.LSTM, {}),
+        ("GRU", nn.GRU, {}),
+        ("deep LSTM", nn.LSTM, {"num_layers": 2}),
+        ("BiLSTM", nn.LSTM, {"bidirectional": True}),
+    ]
+    for name, kind, options in kinds:
         rng = run.rng(name)
-        readers[name] = reader = RowReader(kind, c.hidden, bidirectional=both, rng=rng)
+        readers[name] = reader = RowReader(kind, c.hidden, rng=rng, **options)
         adam = optim.AdamW(reader.parameters(), lr=c.learning_rate, weight_decay=c.weight_decay)
         batches = data.Loader((train.images, train.labels), c.batch, shuffle=True, rng=rng)
         falling = optim.lr_scheduler.CosineAnnealingLR(adam, steps)
@@ -224,6 +231,7 @@ def rows(run: Run, config: Rows) -> None:
     run.result(f"RNN-{c.hidden}: test digits that are right", right["RNN"])
     run.result(f"LSTM-{c.hidden}: test digits that are right", right["LSTM"], at_least=0.95, quick=0.94)
     run.result(f"GRU-{c.hidden}: test digits that are right", right["GRU"])
+    run.result(f"two layers of LSTM-{c.hidden}: test digits that are right", right["deep LSTM"], at_least=0.95, quick=0.94)
     run.result(f"bidirectional LSTM-{c.hidden}: test digits that are right", right["BiLSTM"], at_least=0.965, quick=0.95)
     run.note(
         "One test digit is 0.2 %: differences of less than a percent between the readers, and to 3 nearest neighbours, are no ranking."
