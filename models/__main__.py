@@ -165,7 +165,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not report["results"]:
                 print(f"- {report['task']} seed {report['seed']}: {' '.join(report['notes'])}")
     met = sum(report["met"] for report in reports)
+    setting = options.out / ("quick" if options.quick else "full")
     print(f"\n{met} of {len(reports)} reach what they had to reach; {sum(report['seconds'] for report in reports):.0f} s of work")
+    print(f"figures, samples and results: {setting}")
     return 0 if met == len(reports) else 1
 
 

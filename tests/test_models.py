@@ -382,7 +382,11 @@ def test_all_runs_what_there_is_reports_what_failed_and_ends_with_1(tmp_path: Pa
     monkeypatch.setattr(command, "systems", lambda: {"stack": [stack], "nothing_there": [broken]})
     assert command.main(["all", "--quick", "--only", "E10", "--out", str(tmp_path), "--silent"]) == 0
     found = capsys.readouterr()
-    assert "1 of 1 reach what they had to reach" in found.out and found.err == ""
+    assert (
+        "1 of 1 reach what they had to reach" in found.out
+        and f"samples and results: {tmp_path / 'quick'}" in found.out
+        and found.err == ""
+    )
     assert command.main(["all", "--quick", "--resume", "--out", str(tmp_path)]) == 1
     found = capsys.readouterr()
     assert re.search(r"- T99: did not run: .*No module named models.nothing_there", found.out) and "1 of 2 reach" in found.out
