@@ -222,11 +222,21 @@ def pictures(run: Run, config: Pictures) -> None:
     run.figure("real.png", lambda: digits.sheet(real[:100]))
     run.figure("normal.png", lambda: digits.sheet(normal[:100].clip(0, 1)))
     run.figure("losses.svg", lambda: losses_plot(games))
-    generator, _, discriminator = players("conv", Pictures(noise=2, channels=1), run.rng("drawing"))
-    run.figure("players.svg", lambda: tg.draw(generator_loss(discriminator(generator(noise(1, 2, run.rng("drawing")))))))
+    run.figure("players.svg", lambda: players_drawn(run.rng("drawing")))
     run.note(
         "a high confidence, all classes and a small Fréchet distance count together: the normal distribution is near in pixels, yet no digits."
     )
+
+
+def players_drawn(rng: np.random.Generator) -> Any:
+    """The graph of the generator's loss: noise z, the generator G, on top of it the discriminator D."""
+    G, _, D = players("conv", Pictures(noise=2, channels=1), rng)
+    for who, player in (("G", G), ("D", D)):
+        for name, p in player.named_parameters():
+            p.name = f"{who}.{name}"
+    z = tg.tensor(noise(1, 2, rng))
+    z.name = "z"
+    return tg.draw(generator_loss(D(G(z))))
 
 
 def report(run: Run, name: str, found: digits.Judgement, *, bounded: bool) -> None:
