@@ -170,6 +170,11 @@ def translation(run: Run, config: NumberWords) -> None:
     run.result("share of texts that <end> ends, greedy", np.mean([text.tokens[-1] == end for text in said]), at_least=0.99)
     run.result("mean log-probability of what was written, greedy", np.mean([text.log_p for text in said]))
     run.result(f"the same, beam of {c.width}", np.mean([text.log_p for text in beams]))
+    texts = [[digits.decode(text.tokens, specials=False) for text in found] for found in (said, beams)]
+    rows = [(number, *both, source) for (source, number), *both in zip(pairs[c.numbers :], *texts, strict=True)]
+    lines = [f"{a:>6}  {b:>6}  {d:>6}  {source}" for a, b, d, source in [("number", "greedy", "beam", "in words"), *rows]]
+    run.write("numbers.txt", "\n".join(lines) + "\n")
+    run.show("\n".join(["", *lines[:6], ""]))
     run.figure("training.svg", lambda: tg.plot.training(history))
 
 

@@ -101,6 +101,9 @@ def test_translation_killed_and_resumed_goes_on_to_the_same_bits(tmp_path: Path)
     pytest.importorskip("num2words", reason="numbers in words: pip install -e '.[models]'")
     tiny = seq2seq.NumberWords(numbers=40, held_out=5, embed=5, hidden=6, steps=6, batch=8, width=2)
     killing.goes_on_to_the_same_bits(seq2seq.translation, tiny, tmp_path)
+    head, *lines = (tmp_path / "killed" / "numbers.txt").read_text().splitlines()
+    assert head.split() == ["number", "greedy", "beam", "in", "words"] and len(lines) == tiny.held_out
+    assert lines == (tmp_path / "whole" / "numbers.txt").read_text().splitlines()[1:]
 
 
 def test_the_bottleneck_killed_and_resumed_goes_on_to_the_same_bits(tmp_path: Path) -> None:
