@@ -171,7 +171,8 @@ def dates_to_iso(run: Run, config: DatesToISO) -> None:
     by_chance = np.mean([len(text[month_in(text)]) / (len(text) + 1) for text in written])
     run.result("attention of the two digits of the month on the month in the source", on_month, at_least=0.5, quick=0.4)
     run.result("the same if it were even", by_chance)
-    run.write("dates.txt", "\n".join(f"{text:32} {one}  {true}" for text, one, true in zip(written, said, iso, strict=True)))
+    rows = [("read", "written", "right"), *zip(written, said, iso, strict=True)]
+    run.write("dates.txt", "".join(f"{text:32} {one:10}  {true}\n" for text, one, true in rows))
 
     for name, kind in (("alignment.svg", "full"), ("alignment_of_numbers.svg", "/")):
         b = next(b for b, text in enumerate(written) if (kind in text if kind == "/" else re.match("[a-z]+, [a-z]+", text)))
