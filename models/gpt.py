@@ -292,13 +292,17 @@ def prompting(run: Run, config: Lookup) -> None:
         right.append(float((gpt.write(lines[:-1], 1) == lines[-1:]).mean()))
         seen = 1 - (1 - 1 / c.kinds) ** n
         possible.append(seen + (1 - seen) / c.kinds)
-        run.result(f"{n} examples: right answers, of 2,000", right[-1])
-        run.result(f"{n} examples: the most that is possible", possible[-1])
-    run.result("furthest below the most that is possible", np.max(np.subtract(possible, right)), at_most=0.05, quick=0.1)
+        examples = "1 example" if n == 1 else f"{n} examples"
+        run.result(f"{examples}: right answers, of 2,000", right[-1])
+        run.result(f"{examples}: the most that can be expected", possible[-1])
+    run.result("furthest below the most that can be expected", np.max(np.subtract(possible, right)), at_most=0.05, quick=0.1)
     run.result("smallest gain from one prompt to the next longer one", np.diff(right).min(), at_least=0.05)
     changed = sum(array.tobytes() != before[name].tobytes() for name, array in gpt.state_dict().items())
     run.result("arrays of weights that changed by prompting", changed, at_most=0)
-    run.figure("examples.svg", lambda: curve(np.stack([right, possible], axis=1), ["right answers", "the most that is possible"]))
+    run.note("What can be expected is exact on average; of 2,000 answers one or two in a hundred more may be right by chance.")
+    run.figure(
+        "examples.svg", lambda: curve(np.stack([right, possible], axis=1), ["right answers", "the most that can be expected"])
+    )
 
 
 def curve(lines: Any, labels: list[str]) -> Any:
