@@ -202,8 +202,7 @@ def alignment(columns: Any, y: Any) -> Any:
             for t in range(len(y)):
                 if y[t, k] > 0.2 and y[t, k] == y[max(0, t - 3) : t + 4, k].max():
                     above.annotate(str(k - 1), (t, y[t, k]), (0, 3), textcoords="offset points", ha="center")
-    above.set_ylim(0, 1.2)
-    above.set_ylabel("probability")
+    above.set(ylim=(0, 1.2), yticks=[0, 0.5, 1], ylabel="probability")  # above 1 is room for the names
     below.imshow(columns.T, cmap="gray_r", aspect="auto", interpolation="nearest")
     below.set_yticks([])
     below.set_xlabel("column")
