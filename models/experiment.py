@@ -488,6 +488,8 @@ def run_experiments(document: str | None, experiments: Sequence[Experiment], arg
         except errors.TinygradError as wrong:
             if str(wrong).startswith("--resume"):
                 parser.error(str(wrong))
+            if options.resume and isinstance(wrong, errors.FileError):
+                parser.error(f"{kind.task} with --resume: {wrong}\n  or:  begin anew, without --resume")
             if options.set:  # a value that a layer or an optimizer does not take
                 parser.error(f"{kind.task} with --set {shlex.join(options.set)}: {wrong}")
             raise

@@ -294,6 +294,17 @@ def test_going_on_from_another_run_is_said_in_words(tmp_path: Path, capsys) -> N
     assert "expected:  setting quick, config Line(steps=10" in said and "got:  setting full, config Line(steps=20" in said
 
 
+def test_a_damaged_checkpoint_is_said_with_what_to_do(tmp_path: Path, capsys) -> None:
+    argv = ["--only", "T1", "--silent", "--quick", "--out", str(tmp_path)]
+    assert main(argv) == 0
+    (checkpoint,) = tmp_path.glob("*/fitted/line.safetensors")
+    checkpoint.write_text("no checkpoint")
+    with pytest.raises(SystemExit) as stopped:
+        main([*argv, "--resume"])
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and "T1 with --resume: load: " in said and "or:  begin anew, without --resume" in said
+
+
 def test_help_names_experiments_settings_and_exit_status(capsys) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
