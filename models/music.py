@@ -141,9 +141,15 @@ def compose(model: nn.Module, rng: np.random.Generator, temperature: float, star
 
 
 def abc(title: str, pitches: list[int]) -> str:
-    """A melody in ABC notation, in quarter notes: any abc player reads it."""
-    names = "C ^C D ^D E F ^F G ^G A ^A B".split()
-    notes = [names[p % 12] + ("'" * (p // 12 - 5) if p >= 60 else "," * (5 - p // 12)) for p in pitches]
+    """A melody in ABC notation, in quarter notes: any abc player reads it. Without bars a sharp holds to the end, so what follows it says "natural"."""
+    names, sharp, notes = "C ^C D ^D E F ^F G ^G A ^A B".split(), set(), []
+    for p in pitches:
+        name = names[p % 12]
+        if name[0] == "^":
+            sharp.add(name[-1])
+        elif name in sharp:
+            name = f"={name}"
+        notes.append(name + ("'" * (p // 12 - 5) if p >= 60 else "," * (5 - p // 12)))
     lines = [" ".join(notes[i : i + 16]) for i in range(0, len(notes), 16)]
     return "\n".join(["X:1", f"T:{title}", "M:none", "L:1/4", "K:C", *lines, ""])
 

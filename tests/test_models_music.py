@@ -89,7 +89,11 @@ def test_a_composed_melody_is_the_same_for_the_same_seed_and_ends():
 
 
 def test_abc_names_octaves():
-    assert music.abc("x", [48, 60, 61, 71, 72, 84]).splitlines()[5] == "C, C ^C B C' C''"
+    assert music.abc("x", [48, 60, 61, 71, 74, 86]).splitlines()[5] == "C, C ^C B D' D''"
+
+
+def test_after_a_sharp_abc_says_natural():
+    assert music.abc("x", [60, 61, 60, 62, 72, 61, 63, 62]).splitlines()[5] == "C ^C =C D =C' ^C ^D =D"
 
 
 @pytest.mark.slow
