@@ -224,6 +224,10 @@ class Run:
 
         quick: the bound in the quick setting, where it is another one; False: no bound there.
         """
+        if quick is not None and at_least is not None and at_most is not None:
+            raise ValueError(f"{what}: quick={quick} for two bounds; expected one of at_least and at_most with it")
+        if any(result.what == what for result in self.results):
+            raise ValueError(f"{what}: a result of that name stands there already; expected each name once")
         if self.quick and quick is not None:
             bound = None if quick is False else float(quick)
             at_least, at_most = (bound if at_least is not None else None), (bound if at_most is not None else None)

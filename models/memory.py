@@ -152,6 +152,7 @@ def adding_problem(run: Run, config: Adding) -> None:
     xs, sums = adding(c.length, 2000, run.rng("test"))
     bounds: dict[str, Any] = {
         "LSTM": {"at_most": 0.002, "quick": 0.02},
+        "GRU": {"at_most": 0.002, "quick": 0.02},
         "IRNN": {"at_most": 0.002, "quick": 0.02},
         "tanh RNN": {"at_least": 0.02, "quick": 0.05},
     }
