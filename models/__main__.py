@@ -7,7 +7,7 @@
     python -m models seeds                   the core ones, on three seeds that nobody picked
 
 Each experiment runs in a process of its own with one BLAS thread, `--jobs` of them side by side; its figures, samples, checkpoints and results are in
-OUT/SETTING/seed SEED/SYSTEM/EXPERIMENT. Ctrl-C ends them, saved, and the same command with --resume goes on: what is done is not done again.
+OUT/SETTING/seed-SEED/SYSTEM/EXPERIMENT. Ctrl-C ends them, saved, and the same command with --resume goes on: what is done is not done again.
 The exit status is 0 if all was reached, 1 if something was not or did not run, 130 after Ctrl-C.
 """
 
@@ -82,7 +82,7 @@ def run_all(wanted: Sequence[str], seeds: Sequence[int], options: Any) -> list[d
 
 def _run(name: str, kind: Experiment, seed: int, options: Any) -> dict[str, Any]:
     setting = "quick" if options.quick else "full"
-    out = options.out / setting / f"seed {seed}"
+    out = options.out / setting / f"seed-{seed}"
     report = out / name / kind.name / "results.json"
     if not (options.resume and report.exists()):
         report.unlink(missing_ok=True)
