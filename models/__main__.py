@@ -30,7 +30,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import models
-from models.experiment import Experiment, Report, add_options, figure, results_table, seed_of, table, tasks
+from models.command_line import add_options, seed_of, tasks
+from models.experiment import Experiment, Report, figure, results_table, table
 
 CORE = ("T1", "T2", "T4", "T7", "T16", "T18", "T22")  # those that must hold on seeds that nobody picked
 

@@ -29,7 +29,8 @@ from typing import Any
 import numpy as np
 
 import tinygrad_seq as tg
-from models.experiment import Experiment, Run, experiment, needed, run_experiments
+from models.command_line import run_experiments
+from models.experiment import Experiment, Run, experiment, needed
 from tinygrad_seq import nn, optim
 from tinygrad_seq.nn import functional as F
 

@@ -20,7 +20,8 @@ from typing import Any
 
 import tinygrad_seq as tg
 from models import digits
-from models.experiment import Experiment, Run, experiment, run_experiments
+from models.command_line import run_experiments
+from models.experiment import Experiment, Run, experiment
 from tinygrad_seq import nn
 from tinygrad_seq.nn import functional as F
 

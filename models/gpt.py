@@ -30,7 +30,8 @@ import numpy as np
 
 import tinygrad_seq as tg
 from models import dates
-from models.experiment import Drawn, Experiment, Run, experiment, run_experiments
+from models.command_line import run_experiments
+from models.experiment import Drawn, Experiment, Run, experiment
 from tinygrad_seq import data, nn, optim, training
 from tinygrad_seq.nn import functional as F
 

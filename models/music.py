@@ -31,7 +31,8 @@ from xml.etree import ElementTree
 import numpy as np
 
 import tinygrad_seq as tg
-from models.experiment import Experiment, Run, experiment, needed, run_experiments
+from models.command_line import run_experiments
+from models.experiment import Experiment, Run, experiment, needed
 from tinygrad_seq import data, errors, nn, optim, training
 from tinygrad_seq.nn import functional as F
 

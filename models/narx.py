@@ -28,7 +28,8 @@ from typing import Any
 import numpy as np
 
 import tinygrad_seq as tg
-from models.experiment import Drawn, Experiment, Run, experiment, run_experiments
+from models.command_line import run_experiments
+from models.experiment import Drawn, Experiment, Run, experiment
 from tinygrad_seq import nn, optim, training
 from tinygrad_seq.nn import functional as F
 

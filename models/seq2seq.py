@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import tinygrad_seq as tg
-from models.experiment import Drawn, Experiment, Run, experiment, needed, run_experiments
+from models.command_line import run_experiments
+from models.experiment import Drawn, Experiment, Run, experiment, needed
 from tinygrad_seq import data, nn, optim, training
 from tinygrad_seq.nn import functional as F
 

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from models.experiment import Experiment, Run, experiment, run_experiments
+from models.command_line import run_experiments
+from models.experiment import Experiment, Run, experiment
 
 # ---- The stack ----------------------------------------------------------------------------------------------------------------------------
 

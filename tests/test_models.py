@@ -22,12 +22,13 @@ import pytest
 
 from models import __main__ as command
 from models import experiment as shared
-from models.experiment import Drawn, Experiment, Run, experiment, perform, run_experiments
+from models.command_line import run_experiments
+from models.experiment import Drawn, Experiment, Run, experiment, perform
 from tinygrad_seq import errors, nn, optim
 from tinygrad_seq.nn import functional as F
 
 ROOT = Path(__file__).resolve().parent.parent
-SHARED = ("__init__", "__main__", "experiment", "digits", "dates")
+SHARED = ("__init__", "__main__", "command_line", "experiment", "digits", "dates")
 SYSTEMS = sorted(path.stem for path in (ROOT / "models").glob("*.py") if path.stem not in SHARED)
 each_system = pytest.mark.parametrize("name", SYSTEMS)
 
