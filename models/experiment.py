@@ -19,6 +19,7 @@ import importlib
 import json
 import math
 import os
+import re
 import signal
 import sys
 import threading
@@ -204,7 +205,7 @@ class Run:
         return kept.rows()
 
     def _file(self, name: str) -> Path | None:
-        return None if self.out is None else self.out / f"{name.replace(' ', '_').replace('/', '_')}.safetensors"
+        return None if self.out is None else self.out / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)}.safetensors"
 
     # ---- What was found -------------------------------------------------------------------------------------------------------------------
 

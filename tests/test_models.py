@@ -508,3 +508,14 @@ def test_every_task_has_one_system() -> None:
     numbers = {int(match[1]) for task in tasks if (match := re.match(r"T(\d+)", task))}
     assert numbers == set(range(1, 31))
     assert set(command.CORE) <= set(tasks)
+
+
+def test_the_document_has_the_list_and_a_result_of_every_experiment(capsys) -> None:
+    document = (Path(__file__).resolve().parent.parent / "docs" / "models.md").read_text(encoding="utf-8")
+    assert command.main([]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert [row for row in rows if row not in document] == []
+    reached = document.partition("## What they reach")[2].partition("## On seeds")[0]
+    told = re.findall(r"(?m)^\| ([A-Z][\w-]*) +\| .*\|$", reached)
+    assert sorted(told) == sorted(kind.task for kinds in command.systems().values() for kind in kinds)
+    assert "| NO" not in document
