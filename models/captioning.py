@@ -96,6 +96,13 @@ def caption_loss(model: Captioner, batch: Any) -> Any:
     return F.over_time(F.cross_entropy, model(pictures, ys[:-1]), ys[1:], lengths - 1)
 
 
+def trained(run: Run, name: str, model: Captioner, batches: Drawn, c: TwoDigits | Moving) -> training.History:
+    """Adam, its rate rising and falling once."""
+    adam = optim.Adam(model.parameters(), lr=c.learning_rate)
+    schedule = optim.lr_scheduler.OneCycleLR(adam, c.learning_rate, total_steps=c.steps)
+    return run.fit(name, model, caption_loss, adam, batches, steps=c.steps, schedule=schedule, clip_norm=1.0)
+
+
 def captions(model: Captioner, pictures: Any, longest: int = 20) -> list[str]:
     """What the model says of each picture, always the most probable token."""
     start, end = model.tokens.encode([model.tokens.start, model.tokens.end])
@@ -161,17 +168,13 @@ def captioning(run: Run, config: TwoDigits) -> None:
     """A CNN, and a GRU that starts with its image vector."""
     c = config
     known, new = digits.load()
-    rng = run.rng("model")
-    model = Captioner(LETTERS, (8, 16), c.channels, c.embed, c.hidden, rng=rng)
-    adam = optim.Adam(model.parameters(), lr=c.learning_rate)
+    model = Captioner(LETTERS, (8, 16), c.channels, c.embed, c.hidden, rng=run.rng("model"))
 
     def drawn(rng: np.random.Generator) -> Any:
         pictures, called = two_digits(known, c.batch, rng, shift=True)
         return pictures, *encoded(called, LETTERS)
 
-    schedule = optim.lr_scheduler.OneCycleLR(adam, c.learning_rate, total_steps=c.steps)
-    batches = Drawn(drawn, run.rng("pairs"))
-    history = run.fit("captioner", model, caption_loss, adam, batches, steps=c.steps, schedule=schedule, clip_norm=1.0)
+    history = trained(run, "captioner", model, Drawn(drawn, run.rng("pairs")), c)
 
     pictures, called = two_digits(new, c.tested, run.rng("test"))
     said = captions(model, pictures)
@@ -251,19 +254,16 @@ def video(run: Run, config: Moving) -> None:
         films_shown, told = films(known, c.batch, c.frames, c.side, rng)
         return films_shown, *encoded(told, WORDS)
 
-    def trained(name: str, order: bool) -> Narrator:
+    def narrator(name: str, order: bool) -> Narrator:
         model = Narrator(c.side, c.channels, c.embed, c.hidden, order=order, rng=run.rng(name))
-        adam = optim.Adam(model.parameters(), lr=c.learning_rate)
-        schedule = optim.lr_scheduler.OneCycleLR(adam, c.learning_rate, total_steps=c.steps)
-        batches = Drawn(drawn, run.rng("films"))
-        run.fit(name, model, caption_loss, adam, batches, steps=c.steps, schedule=schedule, clip_norm=1.0)
+        trained(run, name, model, Drawn(drawn, run.rng("films")), c)
         return model
 
     def word(said: list[str], true: list[str], k: int) -> float:
         return share_right([" ".join(text.split()[k : k + 1]) for text in said], [text.split()[k] for text in true])
 
-    narrator = trained("in order", True)
-    said = captions(narrator, shown)
+    in_order = narrator("in order", True)
+    said = captions(in_order, shown)
     run.result(
         f"frames in order: sentences right of {c.tested} films of digits never seen",
         share_right(said, happens),
@@ -274,8 +274,8 @@ def video(run: Run, config: Moving) -> None:
     run.result("frames in order: the way", word(said, happens, 2), at_least=0.97, quick=0.5)
     other = dict(zip(MOVES, ("right", "left", "down", "up"), strict=True))
     turned = [" ".join([*text.split()[:2], other[text.split()[2]]]) for text in happens]
-    run.result("films run backwards: the other way", word(captions(narrator, shown[::-1]), turned, 2), at_least=0.97, quick=0.5)
-    without = captions(trained("mean", False), shown)
+    run.result("films run backwards: the other way", word(captions(in_order, shown[::-1]), turned, 2), at_least=0.97, quick=0.5)
+    without = captions(narrator("mean", False), shown)
     run.result("mean of the frames: the digit", word(without, happens, 0))
     run.result("mean of the frames: the way (at best the axis: 0.5)", word(without, happens, 2), at_most=0.6)
     run.write("sentences.txt", "\n".join(f"{a:20} {b}" for a, b in zip(said, happens, strict=True)))
