@@ -287,10 +287,12 @@ def perform(
     """
     run = Run(seed, out, quick=quick, resume=resume, progress=progress)
     config = config if config is not None else kind.quick if quick else kind.full
-    if run.out is not None:
-        _begin(run.out, {"task": kind.task, "setting": "quick" if quick else "full", "seed": seed, "config": repr(config)}, resume)
-    begin = time.perf_counter()
     run._say(f"\n{kind.task}  {kind.title}")
+    if run.out is not None:
+        _begin(
+            run, run.out, {"task": kind.task, "setting": "quick" if quick else "full", "seed": seed, "config": repr(config)}, resume
+        )
+    begin = time.perf_counter()
     kind.function(run, config)
     report = Report(kind, "quick" if quick else "full", seed, time.perf_counter() - begin, run.results, run.notes)
     if run.out is not None:
@@ -298,14 +300,17 @@ def perform(
     return report
 
 
-def _begin(out: Path, settings: dict[str, Any], resume: bool) -> None:
+def _begin(run: Run, out: Path, settings: dict[str, Any], resume: bool) -> None:
     """Begin a run in a folder: anew, or where one of the same settings was stopped. Steps of another run would not be the same bits."""
-    path = out / "settings.json"
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    written = out / "settings.json"
+    before = json.loads(written.read_text(encoding="utf-8")) if written.exists() else None
     if not resume or before is None:
-        for stale in (*out.glob("*.safetensors"), out / "results.json"):
-            stale.unlink(missing_ok=True)
-        _write_json(path, settings)
+        stale = [path for path in (*out.glob("*.safetensors"), out / "results.json") if path.exists()]
+        if stale:
+            run._say(f"{out}: begins anew, without what an earlier run left there; with --resume it would go on from that")
+        for path in stale:
+            path.unlink()
+        _write_json(written, settings)
     elif before != settings:
         changed = [key for key in settings if settings[key] != before.get(key)]
         raise errors.ArgumentError(
