@@ -195,7 +195,7 @@ def made(generator: nn.Module, z: Any) -> Any:
 
 
 @experiment(
-    "T22", "Adversarial networks draw digits", rows="I1", full=Pictures(), seconds=(8, 100),
+    "T22", "Adversarial networks draw digits", rows="I1", full=Pictures(), seconds=(8, 76),
     quick=Pictures(hidden=128, mlp_steps=1300, conv_steps=300, penalty=0.3, keep=0.98),
 )  # fmt: skip
 def pictures(run: Run, config: Pictures) -> None:

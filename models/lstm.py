@@ -337,7 +337,7 @@ QUICK = Language(characters=300_000, embedding=32, hidden=96, batch=16, steps=60
 
 @experiment(
     "T16", "A language model of Python's standard library", rows="D6, F1, F2, F9, F10, F11",
-    quick=QUICK, full=Language(), seconds=(6, 86),
+    quick=QUICK, full=Language(), seconds=(6, 68),
 )  # fmt: skip
 def language(run: Run, config: Language) -> None:
     """It learns, writes, and is compared with n-grams and bz2 on the last 5 % of the text, which nobody learned from."""
