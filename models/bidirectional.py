@@ -227,8 +227,11 @@ def rows(run: Run, config: Rows) -> None:
         histories[name] = run.fit(name, reader, classes_loss, adam, batches, steps=steps, schedule=falling)
         with training.evaluating(reader):
             right[name] = float((reader(test.images).numpy().argmax(axis=1) == test.labels).mean())
-    run.result("logistic regression on all pixels", classical("linear_model", "LogisticRegression", train, test, max_iter=2000))
-    run.result("3 nearest neighbours", classical("neighbors", "KNeighborsClassifier", train, test, n_neighbors=3))
+    nearest = needed("sklearn.neighbors", "scikit-learn").KNeighborsClassifier(n_neighbors=3)
+    run.result(
+        "logistic regression on all pixels", digits.logistic_regression(train.flat, train.labels).score(test.flat, test.labels)
+    )
+    run.result("3 nearest neighbours", nearest.fit(train.flat, train.labels).score(test.flat, test.labels))
     run.result(f"RNN-{c.hidden}: test digits that are right", right["RNN"])
     run.result(f"LSTM-{c.hidden}: test digits that are right", right["LSTM"], at_least=0.95, quick=0.94)
     run.result(f"GRU-{c.hidden}: test digits that are right", right["GRU"])
@@ -239,12 +242,6 @@ def rows(run: Run, config: Rows) -> None:
     )
     run.figure("training.svg", lambda: tg.plot.training(histories, smooth=21))
     run.figure("row_by_row.svg", lambda: guesses(readers["LSTM"], test))
-
-
-def classical(module: str, name: str, train: digits.Digits, test: digits.Digits, **options: Any) -> float:
-    """The share of test digits that a classifier of scikit-learn gets right."""
-    classifier = getattr(needed(f"sklearn.{module}", "scikit-learn"), name)(**options)
-    return float(classifier.fit(train.flat, train.labels).score(test.flat, test.labels))
 
 
 def guesses(reader: RowReader, test: digits.Digits) -> Any:

@@ -30,7 +30,7 @@ import numpy as np
 
 import tinygrad_seq as tg
 from models.command_line import run_experiments
-from models.experiment import Experiment, Run, experiment, needed
+from models.experiment import Experiment, Run, canvas, experiment
 from tinygrad_seq import nn, optim
 from tinygrad_seq.nn import functional as F
 
@@ -183,10 +183,7 @@ def completion(machine: Boltzmann) -> float:
 
 def encoder_figure(curves: Any, machine: Boltzmann) -> Any:
     """The curves of all machines; codes and weights of the best."""
-    needed("matplotlib", "matplotlib", "viz")
-    from matplotlib.figure import Figure
-
-    drawn = Figure(figsize=(10, 3), layout="constrained")
+    drawn = canvas(10, 3)
     left, middle, right = drawn.subplots(1, 3, width_ratios=[3, 2, 4])
     for name, values in curves.items():
         left.plot(values, label=name)

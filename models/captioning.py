@@ -26,7 +26,7 @@ import numpy as np
 import tinygrad_seq as tg
 from models import digits
 from models.command_line import run_experiments
-from models.experiment import Drawn, Experiment, Run, experiment, needed
+from models.experiment import Drawn, Experiment, Run, canvas, experiment
 from tinygrad_seq import data, nn, optim, training
 from tinygrad_seq.nn import functional as F
 
@@ -195,12 +195,9 @@ def known_words(text: str) -> bool:
 
 def gallery(pictures: Any, said: list[str], called: list[str], columns: int = 4) -> Any:
     """Pictures, each beneath what was said of it, in red where that is wrong: a matplotlib Figure."""
-    needed("matplotlib", "matplotlib", "viz")
-    from matplotlib.figure import Figure
-
     rows, wide = -(-len(pictures) // columns), 8.8 / columns  # inches
     high = wide * pictures.shape[1] / pictures.shape[2] + 0.4
-    drawn = Figure(figsize=(wide * columns, high * rows), layout="constrained")
+    drawn = canvas(wide * columns, high * rows)
     for axes, picture, text, true in zip(drawn.subplots(rows, columns).flat, pictures, said, called, strict=False):
         axes.imshow(picture, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
         axes.set_title(text, fontsize=10, color="black" if text == true else "crimson")

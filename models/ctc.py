@@ -35,7 +35,7 @@ import numpy as np
 import tinygrad_seq as tg
 from models import digits
 from models.command_line import run_experiments
-from models.experiment import Drawn, Experiment, Run, experiment, needed
+from models.experiment import Drawn, Experiment, Run, canvas, experiment
 from tinygrad_seq import data, nn, optim, training
 from tinygrad_seq.nn import functional as F
 
@@ -184,16 +184,13 @@ def against_all_paths(rng: np.random.Generator) -> float:
 
 def told_where(train: digits.Digits, test: digits.Digits) -> float:
     """The share of errors of a classifier of single digits, which needs no CTC."""
-    model = needed("sklearn.linear_model", "scikit-learn").LogisticRegression(max_iter=2000).fit(train.flat, train.labels)
+    model = digits.logistic_regression(train.flat, train.labels)
     return float((model.predict(test.flat) != test.labels).mean())
 
 
 def alignment(columns: Any, y: Any) -> Any:
     """The probabilities y (T, 11) of the classes, above the picture (T, 8) that they were read from."""
-    needed("matplotlib", "matplotlib", "viz")
-    from matplotlib.figure import Figure
-
-    drawn = Figure(figsize=(8, 3), layout="constrained")
+    drawn = canvas(8, 3)
     above, below = drawn.subplots(2, 1, sharex=True, height_ratios=(2, 1.2))
     above.plot(y[:, BLANK], color="0.7", linestyle=":")
     above.annotate("∅", (0, y[0, BLANK]), (0, 3), textcoords="offset points", ha="center", color="0.5")
@@ -282,10 +279,7 @@ def pen(run: Run, config: Pen) -> None:
 
 def handwriting(words: list[Any]) -> Any:
     """Words (T, 3) as ink."""
-    needed("matplotlib", "matplotlib", "viz")
-    from matplotlib.figure import Figure
-
-    drawn = Figure(figsize=(4 * len(words), 1.6), layout="constrained")
+    drawn = canvas(4 * len(words), 1.6)
     for axes, word in zip(drawn.subplots(1, len(words)), words, strict=True):
         places = word[:, :2].cumsum(axis=0)
         for stroke in np.split(places, np.flatnonzero(word[:, 2])):

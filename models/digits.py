@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from models.experiment import needed
+from models.experiment import canvas, needed
 
 
 class Digits(NamedTuple):
@@ -55,9 +55,7 @@ class Judge:
 
     def __init__(self, train: Digits, held_out: Digits):
         self.train, self.held_out = train.flat.astype("float64"), held_out.flat.astype("float64")
-        self.classes = (
-            needed("sklearn.linear_model", "scikit-learn").LogisticRegression(max_iter=2000).fit(self.train, train.labels)
-        )
+        self.classes = logistic_regression(self.train, train.labels)
 
     def __call__(self, pictures: Any) -> Judgement:
         """Judge pictures (N, 8, 8) or (N, 64)."""
@@ -72,6 +70,11 @@ class Judge:
         return Judgement(float(p.max(1).mean()), float(shares.min()), frechet(rows, self.held_out), float(np.median(nearest)))
 
 
+def logistic_regression(x: Any, labels: Any) -> Any:
+    """scikit-learn's classifier, fitted to rows x (N, D) and their labels (N,)."""
+    return needed("sklearn.linear_model", "scikit-learn").LogisticRegression(max_iter=2000).fit(x, labels)
+
+
 def frechet(a: Any, b: Any) -> float:
     """Fréchet distance between normal distributions with the moments of the rows of a and b: |μ - ν|² + tr(Σ + Τ - 2 (Σ Τ)^½)."""
     mean = ((a.mean(0) - b.mean(0)) ** 2).sum()
@@ -84,16 +87,13 @@ def frechet(a: Any, b: Any) -> float:
 
 def sheet(pictures: Any, columns: int = 10) -> Any:
     """Pictures (N, 8, 8) or (N, 64) side by side on one matplotlib Figure, ink on paper."""
-    needed("matplotlib", "matplotlib", "viz")
-    from matplotlib.figure import Figure
-
     images = np.asarray(pictures).reshape(-1, 8, 8)
     rows = -(-len(images) // columns)
     paper = np.zeros((rows * 9 - 1, columns * 9 - 1))
     for n, image in enumerate(images):
         y, x = n // columns * 9, n % columns * 9
         paper[y : y + 8, x : x + 8] = image
-    drawn = Figure(figsize=(columns * 0.45, rows * 0.45))
+    drawn = canvas(columns * 0.45, rows * 0.45, layout=None)
     axes = drawn.add_axes((0, 0, 1, 1))
     axes.imshow(paper, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
     axes.set_axis_off()

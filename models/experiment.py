@@ -360,6 +360,11 @@ def needed(module: str, package: str, extra: str = "models") -> ModuleType:
         ) from missing
 
 
+def canvas(width: float, height: float, layout: str | None = "constrained") -> Any:
+    """An empty matplotlib Figure of that size in inches; pyplot is left alone."""
+    return needed("matplotlib.figure", "matplotlib", "viz").Figure(figsize=(width, height), layout=layout)
+
+
 class _Numbers:
     """The numbers that the steps of a loop returned, as arrays in a checkpoint."""
 

@@ -38,7 +38,7 @@ import numpy as np
 import tinygrad_seq as tg
 from models import digits
 from models.command_line import run_experiments
-from models.experiment import Experiment, Run, experiment, needed
+from models.experiment import Experiment, Run, canvas, experiment
 from tinygrad_seq import nn, optim, training
 from tinygrad_seq.nn import functional as F
 
@@ -340,10 +340,7 @@ def equilibrium(run: Run, config: Line) -> None:
 
 def path_plot(games: dict[str, list[dict[str, float]]]) -> Any:
     """Data, generator and discriminator at four times; and the ways of both players where the data are a point."""
-    needed("matplotlib", "matplotlib", "viz")
-    from matplotlib.figure import Figure
-
-    drawn = Figure(figsize=(12, 2.8), layout="constrained")
+    drawn = canvas(12, 2.8)
     *times, plane = drawn.subplots(1, 5)
     x, path = np.linspace(-4, 4, 200), next(iter(games.values()))
 
@@ -366,10 +363,7 @@ def path_plot(games: dict[str, list[dict[str, float]]]) -> Any:
 
 def losses_plot(games: dict[str, list[dict[str, float]]], smooth: int = 50) -> Any:
     """The losses of both players, means of `smooth` steps, and the discriminator's at equilibrium."""
-    needed("matplotlib", "matplotlib", "viz")
-    from matplotlib.figure import Figure
-
-    drawn = Figure(figsize=(8, 2.8), layout="constrained")
+    drawn = canvas(8, 2.8)
     for axes, (kind, path) in zip(drawn.subplots(1, len(games), sharey=True), games.items(), strict=True):
         for player, style in [("D", "-"), ("G", "--")]:
             blocks = [[row[player] for row in path[n : n + smooth]] for n in range(0, len(path) - smooth + 1, smooth)]

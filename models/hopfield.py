@@ -35,7 +35,7 @@ import numpy as np
 import tinygrad_seq as tg
 from models import digits
 from models.command_line import run_experiments
-from models.experiment import Experiment, Run, experiment, needed
+from models.experiment import Experiment, Run, canvas, experiment
 from tinygrad_seq.nn import functional as F
 
 # ---- The model ----------------------------------------------------------------------------------------------------------------------------
@@ -155,10 +155,7 @@ def capacity(run: Run, config: Capacity) -> None:
 
 def capacity_figure(config: Capacity, measured: Any, energies: Any) -> Any:
     """Measured overlaps on the curve of the theory, and the energy falling from a random state."""
-    needed("matplotlib", "matplotlib", "viz")
-    from matplotlib.figure import Figure
-
-    drawn = Figure(figsize=(8, 3), layout="constrained")
+    drawn = canvas(8, 3)
     left, right = drawn.subplots(1, 2)
     load, m = theory()
     left.plot(load, m, color="black", label="theory, N → ∞")
@@ -247,12 +244,9 @@ def noisy_digits(run: Run, config: Recall) -> None:
 
 def recall_figure(hebb: Any, all_ten: Any) -> Any:
     """Rows of digits: what was stored, what was seen, what was recalled; to the left a few digits, to the right all of them."""
-    needed("matplotlib", "matplotlib", "viz")
-    from matplotlib.figure import Figure
-
     names = ["stored", "seen", "recalled by\nHebb's rule", "by attention"]
     columns = len(hebb[0]) + 1 + len(all_ten[0])
-    drawn = Figure(figsize=(0.62 * columns, 0.66 * 4), layout="constrained")
+    drawn = canvas(0.62 * columns, 0.66 * 4)
     for k, axes in enumerate(drawn.subplots(4, columns).flat):
         row, column = divmod(k, columns)
         part, at = (hebb, column) if column < len(hebb[0]) else (all_ten, column - len(hebb[0]) - 1)

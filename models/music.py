@@ -32,7 +32,7 @@ import numpy as np
 
 import tinygrad_seq as tg
 from models.command_line import run_experiments
-from models.experiment import Experiment, Run, experiment, needed
+from models.experiment import Experiment, Run, canvas, experiment, needed
 from tinygrad_seq import data, errors, nn, optim, training
 from tinygrad_seq.nn import functional as F
 
@@ -225,10 +225,7 @@ def melodies(run: Run, config: Music) -> None:
 
 def score(songs: dict[str, list[int]]) -> Any:
     """Melodies as steps of pitch over time."""
-    needed("matplotlib", "matplotlib", "viz")
-    from matplotlib.figure import Figure
-
-    drawn = Figure(figsize=(8, 1.8 * len(songs)), layout="constrained")
+    drawn = canvas(8, 1.8 * len(songs))
     for axes, (title, pitches) in zip(drawn.subplots(len(songs), 1, sharex=True), songs.items(), strict=True):
         axes.hlines(pitches, np.arange(len(pitches)), np.arange(1, len(pitches) + 1), color="#00224e", linewidth=3)
         axes.set_title(title, loc="left")

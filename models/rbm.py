@@ -30,7 +30,7 @@ import numpy as np
 import tinygrad_seq as tg
 from models import digits
 from models.command_line import run_experiments
-from models.experiment import Drawn, Experiment, Run, experiment, needed
+from models.experiment import Drawn, Experiment, Run, canvas, experiment
 from tinygrad_seq import nn, optim, training
 from tinygrad_seq.nn import functional as F
 
@@ -152,7 +152,7 @@ def features_accuracy(rbm: RBM, train: Any, test: Any) -> float:
 
 def accuracy(x: Any, y: Any, x_test: Any, y_test: Any) -> float:
     """The accuracy of scikit-learn's logistic regression."""
-    classes = needed("sklearn.linear_model", "scikit-learn").LogisticRegression(max_iter=2000).fit(x, y)
+    classes = digits.logistic_regression(x, y)
     return float(classes.score(x_test, y_test))
 
 
@@ -167,11 +167,8 @@ def fantasies(rbm: RBM, count: int, steps: int, rng: np.random.Generator) -> Any
 
 def filters_figure(rbm: RBM) -> Any:
     """The weights of every hidden unit as a picture; red excites, blue inhibits."""
-    needed("matplotlib", "matplotlib", "viz")
-    from matplotlib.figure import Figure
-
     w = rbm.w.numpy().T
-    drawn = Figure(figsize=(5, 5 * -(-len(w) // 10) / 10))
+    drawn = canvas(5, 5 * -(-len(w) // 10) / 10, layout=None)
     for k, axes in enumerate(drawn.subplots(-(-len(w) // 10), 10, gridspec_kw={"wspace": 0.1, "hspace": 0.1}).flat):
         axes.set_axis_off()
         if k < len(w):

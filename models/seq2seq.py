@@ -24,7 +24,7 @@ import numpy as np
 
 import tinygrad_seq as tg
 from models.command_line import run_experiments
-from models.experiment import Drawn, Experiment, Run, experiment, needed
+from models.experiment import Drawn, Experiment, Run, canvas, experiment, needed
 from tinygrad_seq import data, nn, optim, training
 from tinygrad_seq.nn import functional as F
 
@@ -256,10 +256,7 @@ def share_in_reverse(model: Seq2Seq, n: int, c: Reversal, rng: np.random.Generat
 
 def by_length(right: dict[int, list[float]]) -> Any:
     """The share of strings that are right over their length, a line for each width of the state: a matplotlib Figure."""
-    needed("matplotlib", "matplotlib", "viz")
-    from matplotlib.figure import Figure
-
-    drawn = Figure(figsize=(5, 3), layout="constrained")
+    drawn = canvas(5, 3)
     axes = drawn.add_subplot(xlabel="letters", ylabel="strings right", ylim=(-0.03, 1.03))
     for (H, shares), line in zip(right.items(), ("--", "-"), strict=True):
         axes.plot(range(1, len(shares) + 1), shares, line, color="black", label=f"H = {H}")

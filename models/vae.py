@@ -27,7 +27,7 @@ import numpy as np
 import tinygrad_seq as tg
 from models import digits
 from models.command_line import run_experiments
-from models.experiment import Drawn, Experiment, Run, experiment, needed
+from models.experiment import Drawn, Experiment, Run, canvas, experiment
 from tinygrad_seq import nn, optim, training
 from tinygrad_seq.nn import functional as F
 
@@ -151,10 +151,7 @@ def cross_entropy(p: Any, x: Any) -> float:
 
 def map_of(mean: Any, labels: Any) -> Any:
     """The digits where their clouds lie, seen along the two principal axes of all."""
-    needed("matplotlib", "matplotlib", "viz")
-    from matplotlib.figure import Figure
-
-    drawn = Figure(figsize=(5.4, 5), layout="constrained")
+    drawn = canvas(5.4, 5)
     axes = drawn.subplots()
     places = (mean - mean.mean(0)) @ principal_axes(mean, 2)
     for label in range(10):

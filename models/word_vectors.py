@@ -32,7 +32,7 @@ import numpy as np
 
 import tinygrad_seq as tg
 from models.command_line import run_experiments
-from models.experiment import Drawn, Experiment, Run, experiment, needed
+from models.experiment import Drawn, Experiment, Run, canvas, experiment, needed
 from tinygrad_seq import data, nn, optim, training
 from tinygrad_seq.nn import functional as F
 
@@ -258,10 +258,7 @@ def grammar(run: Run, config: Grammar) -> None:
 
 def similar_figure(models: Any) -> Any:
     """The cosine of any two words, class by class."""
-    needed("matplotlib", "matplotlib", "viz")
-    from matplotlib.figure import Figure
-
-    drawn = Figure(figsize=(5 * len(models), 5), layout="constrained")
+    drawn = canvas(5 * len(models), 5)
     for axes, (name, model) in zip(np.atleast_1d(drawn.subplots(1, len(models))), models.items(), strict=True):
         image = axes.imshow(cosines(model), cmap="RdBu_r", vmin=-1, vmax=1)
         axes.set_xticks(range(len(WORDS)), WORDS, rotation=90, fontsize=6)
