@@ -14,15 +14,12 @@ An experiment is a function of a `Run` and its settings. It trains by `run.fit` 
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
 import math
 import os
 import re
-import signal
 import sys
-import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -192,7 +189,8 @@ class Run:
             training.restore_checkpoint(path, kept=kept, **parts)
             self._say(f"{path}: goes on after step {len(kept)}")
         every = max(1, steps // 10)
-        with _bar(self.progress, steps, len(kept)) as bar, _ctrl_c() as interrupted:
+        interrupted: list[bool] = []
+        with _bar(self.progress, steps, len(kept)) as bar, training.interruptible(lambda: interrupted.append(True)):
             for n in range(len(kept), steps):
                 found = {key: float(x) for key, x in step(n).items()}
                 kept.add(found)
@@ -390,26 +388,6 @@ class _Numbers:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.length, self.columns = state["length"], {key: column.tolist() for key, column in state["columns"].items()}
-
-
-@contextlib.contextmanager
-def _ctrl_c() -> Iterator[list[bool]]:
-    """A list that is empty until Ctrl-C is pressed; pressed again, it interrupts at once."""
-    pressed: list[bool] = []
-
-    def interrupted(number: int, frame: Any) -> None:
-        if pressed:
-            raise KeyboardInterrupt
-        pressed.append(True)
-
-    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if ours:
-        signal.signal(signal.SIGINT, interrupted)
-    try:
-        yield pressed
-    finally:
-        if ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _bar(shown: bool, total: int, done: int) -> Any:

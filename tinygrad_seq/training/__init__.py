@@ -8,7 +8,7 @@ from ..cut import cut as cut
 from .checkpoint import restore_checkpoint as restore_checkpoint, save_checkpoint as save_checkpoint
 from .evaluation import evaluating as evaluating
 from .history import History as History
-from .loop import Run as Run, fit as fit
+from .loop import Run as Run, fit as fit, interruptible as interruptible
 from .truncation import Truncation as Truncation, tbptt as tbptt
 
 _twins.speak(_sys.modules[__name__])

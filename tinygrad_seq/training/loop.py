@@ -145,7 +145,7 @@ def fit(
 
     with (
         contextlib.closing(Progress(progress, _updates(batches, last_epoch, steps, tbptt), run.step)) as shown,
-        _interruptible(run),
+        interruptible(run.interrupt),
     ):
         if resumed is not None:
             verb = "ended" if finished() else "goes on"
@@ -199,6 +199,10 @@ class Run:
     def stop(self, why: str) -> None:
         """End the run after this step."""
         self.stopping = self.stopping or why
+
+    def interrupt(self) -> None:
+        """The same, whatever else it was about to end for: what Ctrl-C does."""
+        self.stopping = "interrupted"
 
     def losses_of_an_epoch(
         self, loss: Callable[..., Any], batches: Iterable[Any], truncation: Truncation | None, goes_on: bool
@@ -295,13 +299,23 @@ def _with_state(loss: Callable[..., Any], model: Module) -> Callable[[Any, Any],
 
 
 @contextlib.contextmanager
-def _interruptible(run: Run) -> Iterator[None]:
-    """Ctrl-C ends the run after the update at hand, so that no update stays half done; a second one interrupts at once."""
+def interruptible(stop: Callable[[], object]) -> Iterator[None]:
+    """Inside, Ctrl-C calls stop() and the work goes on to a place where it can end whole; a second Ctrl-C interrupts at once.
+
+        pressed: list[bool] = []
+        with training.interruptible(lambda: pressed.append(True)):
+            while not pressed: ...
+
+    `fit` ends so after the update at hand. In other threads, and where a program handles Ctrl-C itself, nothing changes.
+    """
+    pressed = False
 
     def interrupted(number: int, frame: Any) -> None:
-        if run.stopping == "interrupted":
+        nonlocal pressed
+        if pressed:
             raise KeyboardInterrupt
-        run.stopping = "interrupted"
+        pressed = True
+        stop()
 
     ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if ours:
