@@ -1,8 +1,8 @@
 """Steps that nobody told: the calls of the modules of a plain `for` loop.
 
 The k-th calls of modules that are called in turn are one step, and a sequence is steps of which each reads the one before. A call that reads
-none of those before begins another sequence, unless it is given the numbers that one ended with: a state that was detached. Where a step reads two sequences of the same modules, or one in its middle, as layers do that
-share a cell, nobody can tell what is time and what is depth.
+none of those before begins another sequence, unless it is given the numbers that one ended with: a state that was detached. Where a step reads
+two sequences of the same modules, or one in its middle, as layers do that share a cell, nobody can tell what is time and what is depth.
 """
 
 from __future__ import annotations
