@@ -11,7 +11,7 @@ import pytest
 import tinygrad_seq as tg
 from models import control
 from models.experiment import perform
-from tinygrad_seq import nn
+from tinygrad_seq import nn, optim
 
 # ---- Claims of structure --------------------------------------------------------------------------------------------------------------------
 
@@ -50,6 +50,22 @@ def test_a_push_that_knows_the_angle_alone_cannot_damp() -> None:
 
 
 # ---- Training -------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_it_learns_a_handful_of_gusts_by_heart() -> None:
+    rng = np.random.default_rng(1)
+    model = nn.Recurrent(control.Pole(8, rng=rng), 1)
+    start = (*rng.uniform(-0.2, 0.2, (2, 1, 4, 1)).astype("float32"), np.zeros((1, 4, 8), "float32"))
+    gusts = rng.normal(size=(30, 4, 1)).astype("float32")
+    adam, losses = optim.Adam(model.parameters(), lr=1e-2), []
+    for _ in range(200):
+        loss = (model(gusts, start)[0] ** 2).mean()
+        adam.zero_grad()
+        loss.backward()
+        optim.clip_grad_norm_(model.parameters(), 1.0)
+        adam.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 100  # untrained, the poles fall
 
 
 def test_killed_and_resumed_it_goes_on_to_the_same_bits(tmp_path: Path) -> None:
